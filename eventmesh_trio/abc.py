@@ -91,7 +91,10 @@ class WebSocket(Protocol):
         ...
 
     async def aclose(self, close_code: int = 1000, reason: str = "") -> None:
-        """Send a close frame and wait, bounded, for the peer's; idempotent; never raises for the peer."""
+        """Send a close frame and wait, bounded, for the peer's; idempotent.
+
+        What the peer does or fails to do is never raised.
+        """
         ...
 
 
@@ -279,7 +282,9 @@ class Extraction:
 
 
 class Extractor(Protocol):
-    async def extract(self, page: Page, mode: ExtractMode, max_text_chars: int | None) -> Extraction:
+    async def extract(
+        self, page: Page, mode: ExtractMode, max_text_chars: int | None
+    ) -> Extraction:
         """Read a page in a worker. Cancellation leaves the worker usable, or replaced.
 
         Raises: ParseFailure (also when the worker died or ran out of time or memory),

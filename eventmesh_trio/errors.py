@@ -57,6 +57,7 @@ __all__ = [
     "WebSocketClosed",
 ]
 
+
 class EventMeshError(Exception):
     """The root of the tree.
 
@@ -92,7 +93,7 @@ class EventMeshError(Exception):
 
     @property
     def can_retry(self) -> bool:
-        """Whether the same request may succeed later (``HTTPStatusError`` decides by its status)."""
+        """Whether the same request may succeed later (`HTTPStatusError` decides by its status)."""
         return self.retryable
 
 
@@ -161,7 +162,9 @@ class MethodNotAllowed(RequestError):
     status = 405
 
     def __init__(self, method: str, allow: str) -> None:
-        super().__init__(f"{method} is not allowed here; allowed: {allow}", context={"allow": allow})
+        super().__init__(
+            f"{method} is not allowed here; allowed: {allow}", context={"allow": allow}
+        )
         self.allow = allow
 
 
@@ -241,7 +244,11 @@ class FetchTimeout(PageError):
     type = "timeout"
     code = "NET_TIMEOUT"
     retryable = True
-    suggestions = ("Retry with a longer timeout", "Check that the site answers", "Lower the concurrency")
+    suggestions = (
+        "Retry with a longer timeout",
+        "Check that the site answers",
+        "Lower the concurrency",
+    )
 
 
 class NetworkFailure(PageError):
@@ -324,7 +331,10 @@ class RobotsDenied(PageError):
     type = "robots_denied"
     code = "ROBOTS_DENIED"
     category = "policy"
-    suggestions = ("Ask the site's owner for permission", "Set respect_robots to false where you may")
+    suggestions = (
+        "Ask the site's owner for permission",
+        "Set respect_robots to false where you may",
+    )
 
 
 class TooManyRedirects(PageError):

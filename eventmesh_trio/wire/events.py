@@ -39,6 +39,7 @@ __all__ = [
     "PerformanceMetrics",
     "PerformanceSummary",
     "PipelineMetadata",
+    "PressureWarning",
     "Progress",
     "Result",
     "RunError",
@@ -55,7 +56,6 @@ __all__ = [
     "Summary",
     "SystemStatus",
     "UnknownEvent",
-    "PressureWarning",
 ]
 
 GateDecision = Literal["raw", "probes_first", "headless", "cached"]
@@ -333,7 +333,9 @@ class Progress(Event, frozen=True, kw_only=True, tag="progress"):
 class Result(Event, frozen=True, kw_only=True, tag="result"):
     """One URL's outcome: the nested ``result``, and flat copies of its scalars beside it.
 
-    ``document`` is set only in the shapes that carry it at the top (``flat``, ``preview``).
+    ``document`` is set only in the ``flat`` shape, which carries it at the top. (The ``preview``
+    shape of one HTML page puts a `DocumentPreview` there; it decodes as `UnknownEvent`, because a
+    union of two structs that differ by no tag cannot be told apart.)
     """
 
     index: int
@@ -346,8 +348,8 @@ class Result(Event, frozen=True, kw_only=True, tag="result"):
     gate_decision: GateDecision | UnsetType = UNSET
     quality_score: float | UnsetType = UNSET
     processing_time_ms: int | UnsetType = UNSET
-    error: ErrorInfo | None | UnsetType = UNSET
-    document: Document | DocumentPreview | None | UnsetType = UNSET
+    error: ErrorInfo | UnsetType | None = UNSET
+    document: Document | UnsetType | None = UNSET
 
 
 class RunError(Event, frozen=True, kw_only=True, tag="error"):

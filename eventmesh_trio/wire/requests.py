@@ -4,7 +4,7 @@ Unknown members are ignored; a wrong type or value raises `ValidationError` nami
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
@@ -43,11 +43,11 @@ _CACHE_MODES: Final[Mapping[str, CacheMode]] = {
     "off": "disabled",
     "bypass": "disabled",
 }
-_TIMEOUT_UNITS: Final = {
-    "timeout_seconds": 1.0,
-    "timeout": 1.0,
-    "timeout_secs": 1.0,
-    "timeout_ms": 0.001,
+_TIMEOUT_UNITS: Final = {  # units in a second
+    "timeout_seconds": 1,
+    "timeout": 1,
+    "timeout_secs": 1,
+    "timeout_ms": 1000,
 }
 T = TypeVar("T")
 _PATH: Final = re.compile(r" - at `\$\.?(.*)`$")
@@ -66,13 +66,24 @@ class CrawlOptions(Struct, frozen=True, kw_only=True):
     scroll_steps: Annotated[int, Meta(ge=0, le=100)] = 0
     max_retries: Annotated[int, Meta(ge=0, le=10)] = 3
     respect_robots: bool = True
-    user_agent: Annotated[str, Meta(min_length=1, max_length=512, pattern=r"^[\x20-\x7e]+$")] | None = None
+    user_agent: (
+        Annotated[str, Meta(min_length=1, max_length=512, pattern=r"^[\x20-\x7e]+$")] | None
+    ) = None
     max_text_chars: Annotated[int, Meta(ge=1)] | None = None
 
     @property
     def extraction_key(self) -> str:
         """What of the options changes a document: a part of its cache key."""
-        return f"{self.extract_mode}|{self.render_mode}|{self.dynamic_wait_for}|{self.scroll_steps}|{self.max_text_chars}"
+        return "|".join(
+            str(value)
+            for value in (
+                self.extract_mode,
+                self.render_mode,
+                self.dynamic_wait_for,
+                self.scroll_steps,
+                self.max_text_chars,
+            )
+        )
 
 
 class CrawlRequest(Struct, frozen=True, kw_only=True):
@@ -102,7 +113,9 @@ def parse_crawl_request(body: Any, *, max_urls: int) -> CrawlRequest:
     if not isinstance(urls, list):
         raise ValidationError("urls must be a list of absolute URLs", field="urls")
     if not 1 <= len(urls) <= max_urls:
-        raise ValidationError(f"urls has {len(urls)} entries; allowed are 1 to {max_urls}", field="urls")
+        raise ValidationError(
+            f"urls has {len(urls)} entries; allowed are 1 to {max_urls}", field="urls"
+        )
     for index, url in enumerate(urls):
         name = f"urls[{index}]"
         if not isinstance(url, str):
@@ -137,7 +150,9 @@ def parse_options(options: Any, name: str) -> CrawlOptions:
             members[key] = members[key].lower()
     if (skip := members.pop("skip_extraction", None)) is not None:
         if not isinstance(skip, bool):
-            raise ValidationError(f"{name}.skip_extraction must be true or false", field=f"{name}.skip_extraction")
+            raise ValidationError(
+                f"{name}.skip_extraction must be true or false", field=f"{name}.skip_extraction"
+            )
         if skip:
             members["extract_mode"] = "raw"
     _unify_timeouts(members, name)
@@ -146,18 +161,22 @@ def parse_options(options: Any, name: str) -> CrawlOptions:
 
 def _unify_timeouts(members: dict[str, Any], name: str) -> None:
     found: dict[str, float] = {}
-    for key, seconds in _TIMEOUT_UNITS.items():
+    for key, units in _TIMEOUT_UNITS.items():
         value = members.pop(key, None)
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValidationError(f"{name}.{key} must be a number", field=f"{name}.{key}")
-        found[key] = value * seconds
-        if not 0.1 <= found[key] <= 300:
-            raise ValidationError(f"{name}.{key} is out of range: 0.1 to 300 seconds", field=f"{name}.{key}")
+        if not 0.1 * units <= value <= 300 * units:
+            raise ValidationError(
+                f"{name}.{key} is out of range: 0.1 to 300 seconds", field=f"{name}.{key}"
+            )
+        found[key] = value / units
     if len(set(found.values())) > 1:
         keys = " and ".join(found)
-        raise ValidationError(f"{name}: {keys} differ; send one", field=f"{name}.{next(iter(found))}")
+        raise ValidationError(
+            f"{name}: {keys} differ; send one", field=f"{name}.{next(iter(found))}"
+        )
     if found:
         members["timeout_seconds"] = next(iter(found.values()))
 

@@ -36,7 +36,9 @@ def parse_url(text: str, base: str | None = None) -> URL:
     Source: https://url.spec.whatwg.org/
     """
     if len(text) > MAX_URL_CHARACTERS:
-        raise ValueError(f"is {len(text)} characters long; at most {MAX_URL_CHARACTERS} are allowed")
+        raise ValueError(
+            f"is {len(text)} characters long; at most {MAX_URL_CHARACTERS} are allowed"
+        )
     try:
         # can-ada resolves no relative references. Where urljoin differs from WHATWG (backslashes),
         # it is the joined text that is parsed and judged here, and fetched.
@@ -61,7 +63,7 @@ def parse_url(text: str, base: str | None = None) -> URL:
 
 
 def cache_key(url: URL, options_key: str) -> str:
-    """``crawl:v1:{host}:{slug of path, 40}:{8 hex}``; the hex is over URL and extraction options."""
+    """``crawl:v1:{host}:{slug of path, 40}:{8 hex}``; the hex is over URL and options."""
     normalised = canonicalize_url(url.href)
     digest = hashlib.sha256(f"{normalised}\n{options_key}".encode()).hexdigest()[:8]
     slug = _SLUG.sub("-", url.target.partition("?")[0].lower()).strip("-")[:40]

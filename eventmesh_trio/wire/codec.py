@@ -1,0 +1,178 @@
+"""JSON: one encoder and one decoder for everything that is on the wire (RFC 8259).
+
+Encoding never fails for what we publish: a page may bring half a surrogate pair, which UTF-8 cannot
+carry, and one page must not end a stream. Decoding fails in one way only, whatever the bytes are.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from eventmesh_trio.errors import ValidationError
+from eventmesh_trio.wire.events import (
+    BackpressureWarning,
+    CrawlStart,
+    Gap,
+    Heartbeat,
+    Metadata,
+    Progress,
+    Result,
+    RunError,
+    SearchResult,
+    SearchResults,
+    SearchStart,
+    SearchSummary,
+    Start,
+    Summary,
+    SystemStatus,
+    UnknownEvent,
+)
+
+__all__ = [
+    "MAX_JSON_DEPTH",
+    "AnyEvent",
+    "append_id",
+    "decode_event",
+    "decode_json",
+    "encode_json",
+]
+
+AnyEvent = (
+    Metadata
+    | Start
+    | Progress
+    | Result
+    | RunError
+    | Summary
+    | Heartbeat
+    | SystemStatus
+    | BackpressureWarning
+    | Gap
+    | CrawlStart
+    | SearchStart
+    | SearchResults
+    | SearchResult
+    | SearchSummary
+)
+"""Every event that this version knows, told apart by its ``event`` member."""
+
+MAX_JSON_DEPTH: Final = 64
+"""Arrays and objects inside each other; our deepest message has 6, and Python's stack about 900."""
+
+
+def _encode_other(value: object) -> object:
+    # Frozen structs may hold read-only mappings, which msgspec does not know.
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, msgspec.Raw):  # asked for by the scrubbing walk only
+        return _decode_any(value)
+    raise NotImplementedError(f"{type(value).__name__} has no JSON form")
+
+
+_encode: Final = msgspec.json.Encoder(enc_hook=_encode_other).encode
+_decode_any: Final = msgspec.json.Decoder().decode
+_decode_known: Final[Callable[[bytes | str], AnyEvent]] = msgspec.json.Decoder(AnyEvent).decode
+
+
+def encode_json(value: object) -> bytes:
+    """Encode structs, mappings, sequences and scalars as UTF-8 JSON without spaces.
+
+    Lone surrogates become U+FFFD; NaN and infinities become ``null``. There is no newline in the
+    result. Raises only for a bug of the caller: `TypeError` or `NotImplementedError` for what has
+    no JSON form.
+    """
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:  # rare: the walk below costs ten times the encoding
+        return _encode(_without_surrogates(msgspec.to_builtins(value, enc_hook=_encode_other)))
+
+
+def _without_surrogates(value: Any) -> Any:
+    match value:
+        case str():
+            # UTF-16 joins what is a pair after all; what stays alone is replaced.
+            return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        case dict():
+            return {_without_surrogates(key): _without_surrogates(v) for key, v in value.items()}
+        case list() | tuple():
+            return [_without_surrogates(item) for item in value]
+        case _:
+            return value
+
+
+def decode_json(data: bytes | str, *, max_depth: int = MAX_JSON_DEPTH) -> Any:
+    """Decode one JSON text into dicts, lists and scalars.
+
+    Raises:
+      ValidationError: "not valid JSON" (syntax, invalid UTF-8, lone surrogates, a number that is
+        out of every range, a byte order mark), or "nested too deeply".
+    """
+    try:
+        value = _decode_any(data)
+    except RecursionError:
+        raise ValidationError("nested too deeply", max_depth=max_depth) from None
+    except ValueError as error:  # msgspec's errors, and those of the UTF-8 codec
+        raise ValidationError("not valid JSON", reason=_reason(error)) from None
+    if _may_exceed(data, max_depth) and _exceeds(value, max_depth):
+        raise ValidationError("nested too deeply", max_depth=max_depth)
+    return value
+
+
+def _reason(error: ValueError) -> str:
+    # The codec's own text quotes what it could not read; its position is enough.
+    return "invalid UTF-8" if isinstance(error, UnicodeError) else str(error)
+
+
+def _may_exceed(data: bytes | str, max_depth: int) -> bool:
+    """Whether there are brackets enough; counting is much cheaper than looking."""
+    if isinstance(data, str):
+        return data.count("[") + data.count("{") > max_depth
+    return data.count(b"[") + data.count(b"{") > max_depth
+
+
+def _exceeds(value: Any, max_depth: int) -> bool:
+    """Whether containers nest deeper than ``max_depth``; level by level, so without recursion."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(max_depth):
+        level = [
+            child
+            for container in level
+            for child in (container.values() if isinstance(container, dict) else container)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return False
+    return bool(level)
+
+
+def decode_event(data: bytes | str) -> AnyEvent | UnknownEvent:
+    """Decode one event; the tag is its ``event`` member.
+
+    A tag that this version does not know, or a known one with other members than it expects, is an
+    `UnknownEvent`: a newer server must not break an older client.
+
+    Raises:
+      ValidationError: not JSON, nested too deeply, or not an object with a string ``event``.
+    """
+    try:
+        return _decode_known(data)
+    except msgspec.ValidationError:
+        pass  # valid JSON so far, of another shape
+    except RecursionError:
+        raise ValidationError("nested too deeply", max_depth=MAX_JSON_DEPTH) from None
+    except ValueError as error:
+        raise ValidationError("not valid JSON", reason=_reason(error)) from None
+    members = decode_json(data)
+    if not isinstance(members, dict) or not isinstance(tag := members.get("event"), str):
+        raise ValidationError("not an event: an object with a string member 'event' is needed")
+    return UnknownEvent(event=tag, members=members)
+
+
+def append_id(body: bytes, event_id: str) -> bytes:
+    """Add ``"id"`` as the last member of an encoded object, without decoding it.
+
+    ``body`` is what `encode_json` made of a struct or mapping that has no ``id`` yet.
+    """
+    separator = b"," if len(body) > 2 else b""  # two bytes: "{}"
+    return b'%s%s"id":%s}' % (body[:-1], separator, _encode(event_id))

@@ -1,0 +1,67 @@
+"""How one canonical event looks to each kind of client: a table, not a ladder of ifs.
+
+A *dialect* is a family of clients; a *shape* is how much of a result it reads. Both only rearrange
+members: nothing is computed here. WIRE.md, sections 4 and 5.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final, Literal
+
+from msgspec import UNSET, structs
+
+from eventmesh_trio.wire.events import Document, DocumentPreview, PageResult, Result
+
+__all__ = ["PREVIEW_CHARACTERS", "SHAPES", "Dialect", "Shape", "shape_result"]
+
+Dialect = Literal["canonical", "envelope", "flat"]
+Shape = Literal["both", "nested", "flat", "preview"]
+
+PREVIEW_CHARACTERS: Final = 500
+
+
+def _nested(event: Result, _: PageResult) -> Result:
+    return structs.replace(
+        event,
+        url=UNSET,
+        status=UNSET,
+        from_cache=UNSET,
+        gate_decision=UNSET,
+        quality_score=UNSET,
+        processing_time_ms=UNSET,
+        error=UNSET,
+    )
+
+
+def _flat(event: Result, page: PageResult) -> Result:
+    return structs.replace(event, result=UNSET, document=page.document)
+
+
+def _preview(event: Result, page: PageResult) -> Result:
+    return structs.replace(event, document=_preview_of(page.document))
+
+
+def _preview_of(document: Document | None) -> DocumentPreview | None:
+    if document is None:
+        return None
+    return DocumentPreview(
+        url=document.url,
+        title=document.title,
+        text=document.text[:PREVIEW_CHARACTERS],
+        word_count=document.word_count,
+        quality_score=document.quality_score,
+    )
+
+
+_RESULT: Final[Mapping[Shape, Callable[[Result, PageResult], Result]]] = {
+    "both": lambda event, _: event,  # as the pipeline makes it: no work on the common path
+    "nested": _nested,
+    "flat": _flat,
+    "preview": _preview,
+}
+SHAPES: Final = tuple(_RESULT)
+
+
+def shape_result(event: Result, shape: Shape) -> Result:
+    """Rearrange a canonical result (nested, with flat copies beside it) to ``shape``."""
+    assert event.result is not UNSET, "a canonical result carries its nested form"
+    return _RESULT[shape](event, event.result)

@@ -1,0 +1,482 @@
+"""The server's half of HTTP/1.1 without I/O: h11's state machine behind a stricter reader.
+
+h11 parses heads, decodes bodies, writes heads and keeps the states of both sides. In front of it
+stands what RFC 9112 asks of a server that others attack: bytes are cut into heads and bodies here,
+and only what is beyond doubt is handed on. So a bare LF, a folded line, two framings of one body
+or a strange chunk line never reach a parser that would be lenient with it, and the bytes of the
+next request (or of an upgraded protocol) stay in our buffer, never in h11's.
+"""
+
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Final, Literal
+from urllib.parse import unquote
+
+import attrs
+import h11
+
+from eventmesh_trio.errors import LocalProtocolError, PayloadTooLarge, RemoteProtocolError
+
+__all__ = ["Head", "HeadLimits", "ServerConnection", "encode_chunk"]
+
+Fields = Sequence[tuple[bytes, bytes]]
+
+_TOKEN: Final = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
+_METHOD_START: Final = re.compile(_TOKEN)
+_HOST: Final = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[-A-Za-z0-9._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?"
+)
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
+_QUOTED: Final = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_CHUNK_LINE: Final = re.compile(
+    rb"([0-9A-Fa-f]{1,16})"
+    rb"(?:;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
+)
+_DIGITS: Final = re.compile(rb"[0-9]{1,19}")
+_MAX_CHUNK_LINE_BYTES: Final = 512
+_PIECE_BYTES: Final = 64 * 1024
+_NO_BODY_STATUS: Final = (204, 304)
+
+
+def _reason(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        return b""
+
+
+_REASONS: Final = {status.value: _reason(status.value) for status in HTTPStatus}
+
+
+@attrs.frozen
+class HeadLimits:
+    """How large a request's head may be; a subset of the transport's limits."""
+
+    max_request_line_bytes: int = 8 * 1024
+    max_header_bytes: int = 32 * 1024
+    max_header_count: int = 100
+
+
+@attrs.frozen
+class Head:
+    """A request's head, validated (RFC 9112, sections 2, 3 and 6)."""
+
+    method: str
+    path: str  # percent-decoded, always starting with "/"
+    query: bytes
+    fields: Fields
+    http_version: Literal["1.0", "1.1"]
+    content_length: int | None  # None: chunked
+    wants_websocket: bool
+
+
+def encode_chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body. ``data`` must not be empty: that would end the body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class _ChunkScanner:
+    """Says how many buffered bytes belong to a chunked body for certain (RFC 9112, section 7.1)."""
+
+    def __init__(self, max_trailer_bytes: int) -> None:
+        self._max_trailer_bytes = max_trailer_bytes
+        self._data_left = 0
+        self._state: Literal["line", "data", "end", "trailers", "done"] = "line"
+        self.done = False
+
+    def scan(self, buffer: bytearray, limit: int) -> int:
+        """The length of the prefix that may be parsed now; about ``limit`` bytes at most.
+
+        Raises:
+          RemoteProtocolError: the framing is not exactly that of the RFC.
+        """
+        at = 0
+        while self._state != "done" and at < limit:
+            if self._state == "data":
+                step = min(self._data_left, len(buffer) - at, limit - at)
+                self._data_left -= step
+                at += step
+                if self._data_left:
+                    break
+                self._state = "end"
+            elif self._state == "end":
+                if len(buffer) - at < 2:
+                    break
+                if buffer[at : at + 2] != b"\r\n":
+                    raise RemoteProtocolError("a chunk does not end where its size says")
+                at += 2
+                self._state = "line"
+            elif self._state == "line":
+                end = buffer.find(b"\n", at, at + _MAX_CHUNK_LINE_BYTES)
+                if end < 0:
+                    if len(buffer) - at >= _MAX_CHUNK_LINE_BYTES:
+                        raise RemoteProtocolError("a chunk line is too long")
+                    break
+                match = _CHUNK_LINE.fullmatch(buffer, at, max(at, end - 1))
+                if match is None or buffer[end - 1 : end] != b"\r":
+                    raise RemoteProtocolError("a chunk line is malformed")
+                self._data_left = int(match[1], 16)
+                self._state = "data" if self._data_left else "trailers"
+                at = end + 1
+            else:
+                length = self._trailers(buffer, at)
+                if length is None:
+                    break
+                at += length
+                self._state = "done"
+                self.done = True
+        return at
+
+    def _trailers(self, buffer: bytearray, at: int) -> int | None:
+        if buffer.startswith(b"\r\n", at):
+            return 2
+        end = buffer.find(b"\r\n\r\n", at)
+        known = end + 4 if end >= 0 else len(buffer)
+        if known - at > self._max_trailer_bytes:
+            raise RemoteProtocolError("the trailer section is too large", status_hint=431)
+        _check_lines(buffer, at, known)
+        return None if end < 0 else known - at
+
+
+def _check_lines(buffer: bytearray, start: int, end: int) -> None:
+    """Refuse bare CR, bare LF and folded lines in ``buffer[start:end]``, which may be cut short."""
+    pairs = buffer.count(b"\r\n", start, end)
+    if buffer.count(b"\n", start, end) != pairs:
+        raise RemoteProtocolError("a line ends with a bare LF")
+    if buffer.count(b"\r", start, end) - buffer.endswith(b"\r", start, end) > pairs:
+        raise RemoteProtocolError("a line contains a bare CR")
+    if buffer.find(b"\r\n ", start, end) >= 0 or buffer.find(b"\r\n\t", start, end) >= 0:
+        raise RemoteProtocolError("a header line is folded")
+
+
+class ServerConnection:
+    """One connection's requests and responses, in turn.
+
+    `receive_data` stores, `next_head` and `next_body` parse, ``send_*`` return the bytes to write.
+    `RemoteProtocolError` means that the connection must be closed after one error response.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_checked",
+        "_chunks",
+        "_eof",
+        "_framing",
+        "_h11",
+        "_limits",
+        "_start",
+        "content_left",
+    )
+
+    def __init__(self, limits: HeadLimits | None = None) -> None:
+        self._limits = limits or HeadLimits()
+        # h11's own limit is out of the way: it is handed whole heads, already measured.
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 30)
+        self._buffer = bytearray()
+        self._start = True  # nothing of the next head was looked at yet
+        self._checked = 0
+        self._eof = False
+        self._chunks: _ChunkScanner | None = None
+        self._framing: Literal["none", "chunked", "length", "close"] = "none"
+        self.content_left: int | None = 0  # of the current request's body; None: chunked
+
+    # --- what the peer sends ------------------------------------------------------------------
+
+    @property
+    def buffered(self) -> int:
+        """How many received bytes are not parsed yet."""
+        return len(self._buffer)
+
+    @property
+    def request_complete(self) -> bool:
+        """Whether the current request was read to its end."""
+        return self._h11.their_state not in (h11.IDLE, h11.SEND_BODY, h11.ERROR)
+
+    @property
+    def awaits_continue(self) -> bool:
+        """Whether the peer waits for a 100 (Continue) before it sends the body."""
+        return self._h11.they_are_waiting_for_100_continue
+
+    def receive_data(self, data: bytes) -> None:
+        """Store received bytes; ``b""`` means that no more will come."""
+        if data:
+            self._buffer += data
+        else:
+            self._eof = True
+
+    def take_buffered(self) -> bytes:
+        """Remove and return what is not parsed: the first bytes of an upgraded protocol."""
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        return data
+
+    def next_head(self) -> Head | None:
+        """The next request's head, or None if its end has not come yet.
+
+        Raises:
+          RemoteProtocolError: 400, 414, 417, 431, 501 or 505; or the peer left in the middle.
+        """
+        buffer = self._buffer
+        # RFC 9112, 2.2: an empty line before the request line is ignored. Exactly one.
+        if self._start and buffer.startswith(b"\r\n"):
+            del buffer[:2]
+        if not buffer or buffer == b"\r":
+            return None
+        self._start = False
+        end = buffer.find(b"\r\n\r\n", max(0, self._checked - 3))
+        self._check_head(len(buffer) if end < 0 else end + 4)
+        if end < 0:
+            if self._eof:
+                raise RemoteProtocolError("the connection ended within a request's head")
+            return None
+        raw = bytes(buffer[: end + 4])
+        del buffer[: end + 4]
+        self._start = True
+        self._checked = 0
+        try:
+            self._h11.receive_data(raw)
+            event = self._h11.next_event()
+        except h11.RemoteProtocolError as error:
+            what = str(error).partition(":")[0]
+            raise RemoteProtocolError(
+                f"the request's head is malformed ({what})", status_hint=error.error_status_hint
+            ) from None
+        assert isinstance(event, h11.Request)
+        head = _validate(event)
+        self._chunks = None
+        self.content_left = head.content_length
+        if head.content_length is None:
+            self._chunks = _ChunkScanner(self._limits.max_header_bytes)
+        elif not head.content_length:
+            self._finish_request()
+        return head
+
+    def _check_head(self, end: int) -> None:
+        buffer, limits = self._buffer, self._limits
+        line_end = buffer.find(b"\r\n", 0, limits.max_request_line_bytes + 2)
+        if line_end < 0 and end > limits.max_request_line_bytes:
+            raise RemoteProtocolError("the request line is too long", status_hint=414)
+        if end > limits.max_header_bytes:
+            raise RemoteProtocolError("the request's head is too large", status_hint=431)
+        # From where the last look ended, with room for what a boundary may have cut in two.
+        start = max(0, self._checked - 2)
+        if not start and not _METHOD_START.match(buffer):
+            raise RemoteProtocolError("the request line is malformed")
+        _check_lines(buffer, start, end)
+        if buffer.count(b"\r\n", 0, end) - 2 > limits.max_header_count:
+            raise RemoteProtocolError("the request has too many header fields", status_hint=431)
+        # A last byte that is CR stays in doubt.
+        self._checked = end
+
+    def next_body(self, max_bytes: int) -> bytes | None:
+        """The next piece of the body; ``b""`` at its end; None: more data is needed.
+
+        Args:
+          max_bytes: how much more of this body the caller would take.
+        Raises:
+          PayloadTooLarge: the body is, or says it will be, larger than that.
+          RemoteProtocolError: malformed, or the peer left in the middle.
+        """
+        while True:
+            if self.request_complete:
+                return b""
+            if self.content_left is not None and self.content_left > max_bytes:
+                raise PayloadTooLarge("the request body is too large")
+            if not (step := self._releasable()):
+                if self._eof:
+                    raise RemoteProtocolError("the connection ended within a request's body")
+                return None
+            raw = bytes(self._buffer[:step])
+            del self._buffer[:step]
+            piece = self._decode(raw)
+            if self.content_left is not None:
+                self.content_left -= len(piece)
+            if not self.content_left and (self._chunks is None or self._chunks.done):
+                self._finish_request()
+            if len(piece) > max_bytes:
+                raise PayloadTooLarge("the request body is too large")
+            if piece:
+                return piece
+
+    def _releasable(self) -> int:
+        if self._chunks is not None:
+            return self._chunks.scan(self._buffer, _PIECE_BYTES)
+        return min(self.content_left or 0, len(self._buffer), _PIECE_BYTES)
+
+    def _decode(self, raw: bytes) -> bytes:
+        pieces = []
+        try:
+            self._h11.receive_data(raw)
+            while isinstance(event := self._h11.next_event(), h11.Data):
+                pieces.append(bytes(event.data))
+        except h11.RemoteProtocolError:
+            raise RemoteProtocolError("the request body is malformed") from None
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _finish_request(self) -> None:
+        if not self.request_complete:
+            self._h11.next_event()  # EndOfMessage
+        assert self.request_complete
+
+    # --- what we send -----------------------------------------------------------------------------
+
+    def send_continue(self) -> bytes:
+        """100 (Continue); only where `awaits_continue`."""
+        return self._send(
+            h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
+        )
+
+    def send_upgrade(self, fields: Fields) -> bytes:
+        """101 (Switching Protocols): from here on the connection speaks another protocol."""
+        return self._send(
+            h11.InformationalResponse(
+                status_code=101, headers=list(fields), reason=b"Switching Protocols"
+            )
+        )
+
+    def send_head(self, status: int, fields: Fields, *, head_request: bool) -> bytes:
+        """A response's head. Its framing follows from the fields, the status and the request.
+
+        Raises:
+          LocalProtocolError: a field is malformed, or a response was sent already.
+        """
+        data = self._send(
+            h11.Response(status_code=status, headers=list(fields), reason=_REASONS.get(status, b""))
+        )
+        if head_request or status in _NO_BODY_STATUS:
+            self._framing = "none"
+        elif any(name == b"content-length" for name, _ in fields):
+            self._framing = "length"
+        else:
+            old = self._h11.their_http_version in (None, b"1.0")
+            self._framing = "close" if old else "chunked"
+        return data
+
+    @property
+    def ends_by_close(self) -> bool:
+        """Whether only the end of the connection tells the peer that the body is complete."""
+        return self._framing == "close"
+
+    def send_body(self, data: bytes) -> bytes:
+        """A piece of the response's body, framed.
+
+        Chunks are framed here: h11 keeps no state for them, and this takes 0.3 instead of 6 us.
+        """
+        if not data or self._framing == "none":
+            return b""
+        if self._framing == "chunked":
+            return encode_chunk(data)
+        if self._framing == "close":
+            return data
+        return self._send(h11.Data(data=data))
+
+    def send_end(self) -> bytes:
+        """The end of the response: the last chunk, or nothing."""
+        return self._send(h11.EndOfMessage())
+
+    def start_next_cycle(self) -> bool:
+        """Prepare for the next request; False if the connection must be closed instead."""
+        if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
+            return False
+        self._h11.start_next_cycle()
+        return True
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether, after our complete response, another request may come on this connection."""
+        return self._h11.our_state is h11.DONE
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether a response may still be started for the current request."""
+        return self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE)
+
+    def _send(self, event: h11.Event) -> bytes:
+        try:
+            return self._h11.send(event) or b""
+        except h11.LocalProtocolError as error:
+            raise LocalProtocolError(str(error)) from error
+
+
+# --- validation of a parsed head -----------------------------------------------------------------
+
+
+def _validate(request: h11.Request) -> Head:
+    version = _version(request)
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in request.headers:
+        values.setdefault(name, []).append(value)
+    _check_host(values.get(b"host", []), version)
+    path, query = _split_target(request.method, request.target)
+    for expectation in _tokens(values.get(b"expect", [])):
+        if expectation != b"100-continue":
+            raise RemoteProtocolError("the expectation is unknown", status_hint=417)
+    return Head(
+        method=request.method.decode("ascii"),
+        path=path,
+        query=query,
+        fields=tuple(request.headers),
+        http_version=version,
+        content_length=_body_length(values, version),
+        wants_websocket=(
+            request.method == b"GET"
+            and version == "1.1"
+            and b"websocket" in _tokens(values.get(b"upgrade", []))
+            and b"upgrade" in _tokens(values.get(b"connection", []))
+        ),
+    )
+
+
+def _version(request: h11.Request) -> Literal["1.0", "1.1"]:
+    major, _, minor = request.http_version.partition(b".")
+    if major != b"1":
+        raise RemoteProtocolError("only HTTP/1.0 and HTTP/1.1 are spoken here", status_hint=505)
+    return "1.0" if minor == b"0" else "1.1"  # RFC 9110, 2.5: a higher minor is treated as ours
+
+
+def _check_host(hosts: Sequence[bytes], version: str) -> None:
+    if len(hosts) != 1 and (hosts or version != "1.0"):
+        raise RemoteProtocolError("the request needs exactly one Host field")
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        raise RemoteProtocolError("the Host field is malformed")
+
+
+def _split_target(method: bytes, target: bytes) -> tuple[str, bytes]:
+    if method == b"CONNECT":
+        raise RemoteProtocolError("this server is no proxy", status_hint=501)
+    if target == b"*" and method == b"OPTIONS":
+        return "/", b""
+    if absolute := _ABSOLUTE.fullmatch(target):
+        if not absolute[1] or not _HOST.fullmatch(absolute[1]):
+            raise RemoteProtocolError("the request target's authority is malformed")
+        target = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
+    if not target.startswith(b"/") or b"#" in target:
+        raise RemoteProtocolError("the request target is malformed")
+    path, _, query = target.partition(b"?")
+    return unquote(path.decode("ascii")), query
+
+
+def _body_length(values: dict[bytes, list[bytes]], version: str) -> int | None:
+    codings = _tokens(values.get(b"transfer-encoding", []))
+    lengths = values.get(b"content-length", [])
+    if b"transfer-encoding" in values:
+        if version == "1.0":
+            raise RemoteProtocolError("Transfer-Encoding is not part of HTTP/1.0")
+        if lengths:
+            raise RemoteProtocolError("Content-Length and Transfer-Encoding exclude each other")
+        if codings != [b"chunked"]:
+            raise RemoteProtocolError("the transfer coding is unknown", status_hint=501)
+        return None
+    if not lengths:
+        return 0
+    # h11 has merged equal lengths, and refused unequal ones.
+    if len(lengths) != 1 or not _DIGITS.fullmatch(lengths[0]):
+        raise RemoteProtocolError("the Content-Length field is malformed")
+    return int(lengths[0])
+
+
+def _tokens(values: Sequence[bytes]) -> list[bytes]:
+    return [
+        token.strip().lower() for value in values for token in value.split(b",") if token.strip()
+    ]

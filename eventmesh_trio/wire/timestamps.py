@@ -1,0 +1,28 @@
+"""Timestamps as the wire writes them: RFC 3339, UTC, milliseconds, ``Z`` (WIRE.md, section 4)."""
+
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final
+
+__all__ = ["utc_timestamp"]
+
+_SECONDS_KEPT: Final = 8  # a stream writes "now" and an estimate or two: a few seconds at a time
+
+
+def utc_timestamp(seconds_since_epoch: float) -> str:
+    """Write a time as ``2024-01-15T10:30:00.000Z``, rounded to the nearest millisecond.
+
+    All but the milliseconds is kept from the call before: several events a millisecond is usual.
+
+    Raises:
+      ValueError, OverflowError: not a finite number, or outside the years 1 to 9999.
+    Source: RFC 3339, section 5.6.
+    """
+    seconds, milliseconds = divmod(round(seconds_since_epoch * 1000), 1000)
+    return f"{_to_the_second(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=_SECONDS_KEPT)
+def _to_the_second(seconds: int) -> str:
+    moment = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+    return moment.isoformat(timespec="seconds")

@@ -1,0 +1,215 @@
+"""One canonical event in the framing, dialect and shape of each kind of reader."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import UNSET
+from wsproto.frame_protocol import FrameProtocol, Opcode
+
+from eventmesh_trio.errors import FetchTimeout, ValidationError
+from eventmesh_trio.wire import events
+from eventmesh_trio.wire.encoders import EnvelopeEncoder, FlatEncoder, HTTPEncoder
+from eventmesh_trio.wire.errors import error_info
+from eventmesh_trio.wire.ndjson import NDJSONDecoder
+from eventmesh_trio.wire.negotiation import accepts, message_encoder, stream_encoder
+from eventmesh_trio.wire.sse import SSEDecoder
+
+NOW = "2024-01-15T10:30:00.000Z"
+ID = "e1-7"
+
+
+def a_document(text: str = "Words. " * 200) -> events.Document:
+    return events.Document(
+        url="http://e.org/",
+        title="T",
+        markdown=f"# T\n\n{text}",
+        text=text,
+        word_count=200,
+        reading_time=1,
+        quality_score=90,
+        extracted_at=NOW,
+        content_hash="sha256:0",
+    )
+
+
+def a_result(document: events.Document | None, error: events.ErrorInfo | None = None):
+    flat = {
+        "url": "http://e.org/",
+        "status": 200 if document else 0,
+        "from_cache": False,
+        "gate_decision": "raw",
+        "quality_score": 0.85,
+        "processing_time_ms": 12,
+        "error": error,
+    }
+    return events.Result(
+        timestamp=NOW,
+        request_id="r1",
+        index=3,
+        result=events.PageResult(document=document, cache_key="k", **flat),
+        progress=events.CrawlProgress(4, 10, 1.0),
+        pipeline_metadata=events.PipelineMetadata(
+            gate_decision_reason="text", extraction_method="density", processing_stages=("fetch",)
+        ),
+        **flat,
+    )
+
+
+def test_an_ndjson_line_has_nested_and_flat_members_and_its_id():
+    line = HTTPEncoder("ndjson").encode(a_result(a_document()), ID)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    body = json.loads(line)
+    assert (body["event"], body["id"], body["request_id"]) == ("result", ID, "r1")
+    assert body["result"]["document"]["title"] == "T"
+    assert (body["url"], body["status"], body["gate_decision"]) == ("http://e.org/", 200, "raw")
+    assert "document" not in body
+
+
+def test_a_failed_url_is_an_error_line_without_id_and_then_its_result():
+    failure = error_info(FetchTimeout("too slow"), NOW)
+    lines = HTTPEncoder("ndjson").encode(a_result(None, failure), ID).splitlines()
+    error, result = map(json.loads, lines)
+    assert (error["event"], error["url"], error["index"]) == ("error", "http://e.org/", 3)
+    assert error["recovery_suggestions"] == list(FetchTimeout.suggestions)
+    assert "id" not in error
+    assert (result["event"], result["id"], result["result"]["document"]) == ("result", ID, None)
+
+
+def test_on_sse_and_websocket_a_failed_url_is_no_error_event():
+    failed = a_result(None, error_info(FetchTimeout("too slow"), NOW))
+    decoder = SSEDecoder()
+    decoder.receive_data(HTTPEncoder("sse").encode(failed, ID))
+    assert [event.event for event in decoder.events()] == ["result"]
+    assert json.loads(EnvelopeEncoder("message").encode(failed, ID))["message_type"] == "result"
+
+
+def test_an_sse_block_carries_tag_data_and_id():
+    decoder = SSEDecoder()
+    decoder.receive_data(HTTPEncoder("sse").encode(a_result(a_document()), ID))
+    (event,) = decoder.events()
+    assert (event.event, event.last_event_id) == ("result", ID)
+    assert json.loads(event.data)["id"] == ID
+
+
+def test_a_heartbeat_on_sse_also_is_a_comment():
+    beat = events.Heartbeat(
+        timestamp=NOW,
+        session_id="s",
+        server_health=events.ServerHealth(
+            status="healthy",
+            active_connections=1,
+            system_load=0.1,
+            memory_usage_mb=50,
+            uptime_seconds=3,
+        ),
+        connection_stats=events.ConnectionStats(
+            bytes_sent=1, messages_sent=1, avg_send_time_ms=0.1, connection_duration_seconds=30.0
+        ),
+    )
+    assert HTTPEncoder("sse").encode(beat, None).startswith(b": keep-alive\n\nevent: heartbeat\n")
+    assert b"keep-alive" not in HTTPEncoder("ndjson").encode(beat, None)
+
+
+@pytest.mark.parametrize(
+    ("shape", "has", "lacks"),
+    [
+        ("nested", ["result"], ["url", "status", "document", "error"]),
+        ("flat", ["url", "status", "document", "error"], ["result"]),
+        ("both", ["url", "status", "result", "error"], ["document"]),
+        ("preview", ["url", "result", "document"], []),
+    ],
+)
+def test_a_shape_is_how_much_of_a_result_stands_at_the_top(shape, has, lacks):
+    body = json.loads(HTTPEncoder("ndjson", shape).encode(a_result(a_document()), ID))
+    assert all(name in body for name in has)
+    assert not any(name in body for name in lacks)
+
+
+def test_a_preview_has_the_first_500_characters():
+    body = json.loads(
+        HTTPEncoder("sse", "preview").encode(a_result(a_document()), ID).split(b"data: ")[1]
+    )
+    assert len(body["document"]["text"]) == 500
+    assert set(body["document"]) == {"url", "title", "text", "word_count", "quality_score"}
+
+
+def test_an_envelope_has_the_event_as_data_and_the_id_in_both_places():
+    body = json.loads(EnvelopeEncoder("message").encode(a_result(a_document()), ID))
+    assert (body["message_type"], body["id"], body["timestamp"]) == ("result", ID, NOW)
+    assert (body["data"]["request_id"], body["data"]["id"]) == ("r1", ID)
+    assert body["data"]["result"]["url"] == "http://e.org/"
+
+
+def test_the_flat_dialect_has_ids_in_camel_case_and_the_full_document():
+    body = json.loads(FlatEncoder("message", "s1").encode(a_result(a_document()), ID))
+    assert (body["event"], body["requestId"], body["sessionId"]) == ("result", "r1", "s1")
+    assert body["document"]["markdown"].startswith("# T")
+    assert "result" not in body
+
+
+@given(st.text(min_size=1, max_size=300))
+def test_a_frame_is_one_websocket_text_message(text):
+    encoder = EnvelopeEncoder("frame")
+    frame = encoder.encode(a_result(a_document(text)), ID)
+    parser = FrameProtocol(client=True, extensions=[])
+    parser.receive_bytes(frame)
+    received = list(parser.received_frames())
+    assert {part.opcode for part in received} == {Opcode.TEXT}
+    joined = "".join(str(part.payload) for part in received)
+    assert json.loads(joined)["data"]["result"]["document"]["text"] == text
+
+
+@given(st.lists(st.text(max_size=50), max_size=5))
+def test_lines_of_any_text_come_back_as_they_were(texts):
+    decoder = NDJSONDecoder()
+    encoder = HTTPEncoder("ndjson", "nested")
+    decoder.receive_data(b"".join(encoder.encode(a_result(a_document(text)), ID) for text in texts))
+    read = [json.loads(line)["result"]["document"]["text"] for line in decoder.events()]
+    assert read == texts
+
+
+def test_equal_encoders_are_one_key():
+    assert (
+        len({HTTPEncoder("sse"), HTTPEncoder("sse", "both"), stream_encoder("sse", "both", None)})
+        == 1
+    )
+    assert message_encoder("flat", "frame", "s") == FlatEncoder("frame", "s")
+    assert message_encoder("envelope", "frame", "s") == EnvelopeEncoder("frame")
+
+
+def test_a_shape_that_is_none_is_refused():
+    assert stream_encoder("ndjson", "both", "flat").shape == "flat"
+    with pytest.raises(ValidationError, match="shape"):
+        stream_encoder("ndjson", "both", "round")
+
+
+@pytest.mark.parametrize(
+    ("accept", "named"),
+    [
+        (b"text/event-stream", True),
+        (b"application/json, text/event-stream;q=0.5", True),
+        (b"Text/Event-Stream; charset=utf-8", True),
+        (b"text/event-stream;q=0.0", False),
+        (b"*/*", False),
+        (b"", False),
+        (None, False),
+    ],
+)
+def test_accept_names_a_type_or_it_does_not(accept, named):
+    assert accepts(accept, b"text/event-stream") is named
+
+
+def test_members_that_do_not_apply_are_not_on_the_wire():
+    gap = events.Gap(timestamp=NOW, missing_from=None, missing_to=4, epoch_changed=False)
+    body = json.loads(HTTPEncoder("ndjson").encode(gap, None))
+    assert body == {
+        "event": "gap",
+        "timestamp": NOW,
+        "missing_from": None,
+        "missing_to": 4,
+        "epoch_changed": False,
+    }
+    assert gap.id is UNSET
