@@ -8,45 +8,22 @@ next request (or of an upgraded protocol) stay in our buffer, never in h11's.
 """
 
 import re
-from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final, Literal
-from urllib.parse import unquote
 
 import attrs
 import h11
 
 from eventmesh_trio.errors import LocalProtocolError, PayloadTooLarge, RemoteProtocolError
+from eventmesh_trio.wire.chunked import ChunkScanner, check_lines, encode_chunk
+from eventmesh_trio.wire.http_head import Fields, Head, validate_head
 
 __all__ = ["Head", "HeadLimits", "ServerConnection", "encode_chunk"]
 
-Fields = Sequence[tuple[bytes, bytes]]
-
-_TOKEN: Final = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
-_METHOD_START: Final = re.compile(_TOKEN)
-_HOST: Final = re.compile(
-    rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[-A-Za-z0-9._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?"
-)
-_ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
-_QUOTED: Final = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
-_CHUNK_LINE: Final = re.compile(
-    rb"([0-9A-Fa-f]{1,16})"
-    rb"(?:;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
-)
-_DIGITS: Final = re.compile(rb"[0-9]{1,19}")
-_MAX_CHUNK_LINE_BYTES: Final = 512
+_METHOD_START: Final = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]")
 _PIECE_BYTES: Final = 64 * 1024
 _NO_BODY_STATUS: Final = (204, 304)
-
-
-def _reason(status: int) -> bytes:
-    try:
-        return HTTPStatus(status).phrase.encode("ascii")
-    except ValueError:
-        return b""
-
-
-_REASONS: Final = {status.value: _reason(status.value) for status in HTTPStatus}
+_REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
 
 @attrs.frozen
@@ -56,98 +33,6 @@ class HeadLimits:
     max_request_line_bytes: int = 8 * 1024
     max_header_bytes: int = 32 * 1024
     max_header_count: int = 100
-
-
-@attrs.frozen
-class Head:
-    """A request's head, validated (RFC 9112, sections 2, 3 and 6)."""
-
-    method: str
-    path: str  # percent-decoded, always starting with "/"
-    query: bytes
-    fields: Fields
-    http_version: Literal["1.0", "1.1"]
-    content_length: int | None  # None: chunked
-    wants_websocket: bool
-
-
-def encode_chunk(data: bytes) -> bytes:
-    """One chunk of a chunked body. ``data`` must not be empty: that would end the body."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-class _ChunkScanner:
-    """Says how many buffered bytes belong to a chunked body for certain (RFC 9112, section 7.1)."""
-
-    def __init__(self, max_trailer_bytes: int) -> None:
-        self._max_trailer_bytes = max_trailer_bytes
-        self._data_left = 0
-        self._state: Literal["line", "data", "end", "trailers", "done"] = "line"
-        self.done = False
-
-    def scan(self, buffer: bytearray, limit: int) -> int:
-        """The length of the prefix that may be parsed now; about ``limit`` bytes at most.
-
-        Raises:
-          RemoteProtocolError: the framing is not exactly that of the RFC.
-        """
-        at = 0
-        while self._state != "done" and at < limit:
-            if self._state == "data":
-                step = min(self._data_left, len(buffer) - at, limit - at)
-                self._data_left -= step
-                at += step
-                if self._data_left:
-                    break
-                self._state = "end"
-            elif self._state == "end":
-                if len(buffer) - at < 2:
-                    break
-                if buffer[at : at + 2] != b"\r\n":
-                    raise RemoteProtocolError("a chunk does not end where its size says")
-                at += 2
-                self._state = "line"
-            elif self._state == "line":
-                end = buffer.find(b"\n", at, at + _MAX_CHUNK_LINE_BYTES)
-                if end < 0:
-                    if len(buffer) - at >= _MAX_CHUNK_LINE_BYTES:
-                        raise RemoteProtocolError("a chunk line is too long")
-                    break
-                match = _CHUNK_LINE.fullmatch(buffer, at, max(at, end - 1))
-                if match is None or buffer[end - 1 : end] != b"\r":
-                    raise RemoteProtocolError("a chunk line is malformed")
-                self._data_left = int(match[1], 16)
-                self._state = "data" if self._data_left else "trailers"
-                at = end + 1
-            else:
-                length = self._trailers(buffer, at)
-                if length is None:
-                    break
-                at += length
-                self._state = "done"
-                self.done = True
-        return at
-
-    def _trailers(self, buffer: bytearray, at: int) -> int | None:
-        if buffer.startswith(b"\r\n", at):
-            return 2
-        end = buffer.find(b"\r\n\r\n", at)
-        known = end + 4 if end >= 0 else len(buffer)
-        if known - at > self._max_trailer_bytes:
-            raise RemoteProtocolError("the trailer section is too large", status_hint=431)
-        _check_lines(buffer, at, known)
-        return None if end < 0 else known - at
-
-
-def _check_lines(buffer: bytearray, start: int, end: int) -> None:
-    """Refuse bare CR, bare LF and folded lines in ``buffer[start:end]``, which may be cut short."""
-    pairs = buffer.count(b"\r\n", start, end)
-    if buffer.count(b"\n", start, end) != pairs:
-        raise RemoteProtocolError("a line ends with a bare LF")
-    if buffer.count(b"\r", start, end) - buffer.endswith(b"\r", start, end) > pairs:
-        raise RemoteProtocolError("a line contains a bare CR")
-    if buffer.find(b"\r\n ", start, end) >= 0 or buffer.find(b"\r\n\t", start, end) >= 0:
-        raise RemoteProtocolError("a header line is folded")
 
 
 class ServerConnection:
@@ -177,7 +62,7 @@ class ServerConnection:
         self._start = True  # nothing of the next head was looked at yet
         self._checked = 0
         self._eof = False
-        self._chunks: _ChunkScanner | None = None
+        self._chunks: ChunkScanner | None = None
         self._framing: Literal["none", "chunked", "length", "close"] = "none"
         self.content_left: int | None = 0  # of the current request's body; None: chunked
 
@@ -243,11 +128,11 @@ class ServerConnection:
                 f"the request's head is malformed ({what})", status_hint=error.error_status_hint
             ) from None
         assert isinstance(event, h11.Request)
-        head = _validate(event)
+        head = validate_head(event)
         self._chunks = None
         self.content_left = head.content_length
         if head.content_length is None:
-            self._chunks = _ChunkScanner(self._limits.max_header_bytes)
+            self._chunks = ChunkScanner(self._limits.max_header_bytes)
         elif not head.content_length:
             self._finish_request()
         return head
@@ -261,9 +146,10 @@ class ServerConnection:
             raise RemoteProtocolError("the request's head is too large", status_hint=431)
         # From where the last look ended, with room for what a boundary may have cut in two.
         start = max(0, self._checked - 2)
+        start += buffer.startswith(b"\n", start) and start > 0  # its CR lies before, and was seen
         if not start and not _METHOD_START.match(buffer):
             raise RemoteProtocolError("the request line is malformed")
-        _check_lines(buffer, start, end)
+        check_lines(buffer, start, end)
         if buffer.count(b"\r\n", 0, end) - 2 > limits.max_header_count:
             raise RemoteProtocolError("the request has too many header fields", status_hint=431)
         # A last byte that is CR stays in doubt.
@@ -341,9 +227,13 @@ class ServerConnection:
         Raises:
           LocalProtocolError: a field is malformed, or a response was sent already.
         """
-        data = self._send(
-            h11.Response(status_code=status, headers=list(fields), reason=_REASONS.get(status, b""))
-        )
+        try:
+            head = h11.Response(
+                status_code=status, headers=list(fields), reason=_REASONS.get(status, b"")
+            )
+        except h11.LocalProtocolError as error:
+            raise LocalProtocolError(str(error)) from error
+        data = self._send(head)
         if head_request or status in _NO_BODY_STATUS:
             self._framing = "none"
         elif any(name == b"content-length" for name, _ in fields):
@@ -397,86 +287,3 @@ class ServerConnection:
             return self._h11.send(event) or b""
         except h11.LocalProtocolError as error:
             raise LocalProtocolError(str(error)) from error
-
-
-# --- validation of a parsed head -----------------------------------------------------------------
-
-
-def _validate(request: h11.Request) -> Head:
-    version = _version(request)
-    values: dict[bytes, list[bytes]] = {}
-    for name, value in request.headers:
-        values.setdefault(name, []).append(value)
-    _check_host(values.get(b"host", []), version)
-    path, query = _split_target(request.method, request.target)
-    for expectation in _tokens(values.get(b"expect", [])):
-        if expectation != b"100-continue":
-            raise RemoteProtocolError("the expectation is unknown", status_hint=417)
-    return Head(
-        method=request.method.decode("ascii"),
-        path=path,
-        query=query,
-        fields=tuple(request.headers),
-        http_version=version,
-        content_length=_body_length(values, version),
-        wants_websocket=(
-            request.method == b"GET"
-            and version == "1.1"
-            and b"websocket" in _tokens(values.get(b"upgrade", []))
-            and b"upgrade" in _tokens(values.get(b"connection", []))
-        ),
-    )
-
-
-def _version(request: h11.Request) -> Literal["1.0", "1.1"]:
-    major, _, minor = request.http_version.partition(b".")
-    if major != b"1":
-        raise RemoteProtocolError("only HTTP/1.0 and HTTP/1.1 are spoken here", status_hint=505)
-    return "1.0" if minor == b"0" else "1.1"  # RFC 9110, 2.5: a higher minor is treated as ours
-
-
-def _check_host(hosts: Sequence[bytes], version: str) -> None:
-    if len(hosts) != 1 and (hosts or version != "1.0"):
-        raise RemoteProtocolError("the request needs exactly one Host field")
-    if hosts and not _HOST.fullmatch(hosts[0]):
-        raise RemoteProtocolError("the Host field is malformed")
-
-
-def _split_target(method: bytes, target: bytes) -> tuple[str, bytes]:
-    if method == b"CONNECT":
-        raise RemoteProtocolError("this server is no proxy", status_hint=501)
-    if target == b"*" and method == b"OPTIONS":
-        return "/", b""
-    if absolute := _ABSOLUTE.fullmatch(target):
-        if not absolute[1] or not _HOST.fullmatch(absolute[1]):
-            raise RemoteProtocolError("the request target's authority is malformed")
-        target = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
-    if not target.startswith(b"/") or b"#" in target:
-        raise RemoteProtocolError("the request target is malformed")
-    path, _, query = target.partition(b"?")
-    return unquote(path.decode("ascii")), query
-
-
-def _body_length(values: dict[bytes, list[bytes]], version: str) -> int | None:
-    codings = _tokens(values.get(b"transfer-encoding", []))
-    lengths = values.get(b"content-length", [])
-    if b"transfer-encoding" in values:
-        if version == "1.0":
-            raise RemoteProtocolError("Transfer-Encoding is not part of HTTP/1.0")
-        if lengths:
-            raise RemoteProtocolError("Content-Length and Transfer-Encoding exclude each other")
-        if codings != [b"chunked"]:
-            raise RemoteProtocolError("the transfer coding is unknown", status_hint=501)
-        return None
-    if not lengths:
-        return 0
-    # h11 has merged equal lengths, and refused unequal ones.
-    if len(lengths) != 1 or not _DIGITS.fullmatch(lengths[0]):
-        raise RemoteProtocolError("the Content-Length field is malformed")
-    return int(lengths[0])
-
-
-def _tokens(values: Sequence[bytes]) -> list[bytes]:
-    return [
-        token.strip().lower() for value in values for token in value.split(b",") if token.strip()
-    ]

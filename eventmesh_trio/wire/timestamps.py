@@ -1,11 +1,12 @@
 """Timestamps as the wire writes them: RFC 3339, UTC, milliseconds, ``Z`` (WIRE.md, section 4)."""
 
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
 __all__ = ["utc_timestamp"]
 
+_EPOCH: Final = datetime(1970, 1, 1)  # naive: the "Z" is written by us
 _SECONDS_KEPT: Final = 8  # a stream writes "now" and an estimate or two: a few seconds at a time
 
 
@@ -24,5 +25,4 @@ def utc_timestamp(seconds_since_epoch: float) -> str:
 
 @lru_cache(maxsize=_SECONDS_KEPT)
 def _to_the_second(seconds: int) -> str:
-    moment = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
-    return moment.isoformat(timespec="seconds")
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat(timespec="seconds")

@@ -1,0 +1,172 @@
+"""Our server with a synthetic job in place of the crawl: all else is the product.
+
+Routes, handlers, hub, log, subscriber, encoder, delivery and transport are those of ``eventmesh
+serve``, with their default limits; only what a crawl would fetch is made up.
+
+``python -m benchmarks.ours PORT``: a POST of ``{"urls": ["http://bench/?n=5000"]}`` streams 5,000
+results; with ``?idle`` it falls silent after ``start``.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+from urllib.parse import parse_qs, urlsplit
+
+import trio
+
+from eventmesh_trio.abc import Extraction, JobCounts, Publisher
+from eventmesh_trio.app.config import Config
+from eventmesh_trio.app.dispatch import Application
+from eventmesh_trio.app.lifespan import Mesh, open_mesh
+from eventmesh_trio.errors import EventMeshError
+from eventmesh_trio.mesh.reader import ReaderSpec
+from eventmesh_trio.mesh.run import Run
+from eventmesh_trio.mesh.session import Session
+from eventmesh_trio.mesh.subscriber import Subscriber
+from eventmesh_trio.pipeline.report import Outcome, page_result, result_event, summary_event
+from eventmesh_trio.pipeline.tally import Tally
+from eventmesh_trio.transport.listeners import open_listeners, parse_bind, serve_listeners
+from eventmesh_trio.wire.events import Document, Event, Metadata, Progress, RunStatus, Start
+from eventmesh_trio.wire.requests import CrawlRequest
+from eventmesh_trio.wire.timestamps import utc_timestamp
+
+TEXT = (
+    "A crawl server reads pages and sends what is worth reading as soon as it is read. "
+    "Whoever listens should neither wait for the slowest page nor lose the quickest. "
+) * 2
+_STAGES = ("fetch", "decode", "parse", "extract")
+
+
+class SyntheticJob:
+    """``total`` results, each built as a crawl builds its own."""
+
+    kind: Literal["crawl", "deepsearch"] = "crawl"
+
+    def __init__(self, total: int, idle: bool, session_id: str, request_id: str) -> None:
+        self.total = total
+        self._idle = idle
+        self._session_id = session_id
+        self._request_id = request_id
+        self._tally = Tally(total)
+        self._started = trio.current_time()
+
+    @property
+    def done(self) -> bool:
+        return not self._idle and self._tally.completed == self.total
+
+    @property
+    def counts(self) -> JobCounts:
+        return self._tally.counts
+
+    def opening(self) -> Sequence[Event]:
+        names: dict[str, Any] = {
+            "timestamp": utc_timestamp(time.time()),
+            "request_id": self._request_id,
+            "session_id": self._session_id,
+            "total_urls": self.total,
+        }
+        return Metadata(**names, stream_type="crawl"), Start(**names, options={})
+
+    async def work(self, publisher: Publisher) -> None:
+        while self._tally.completed < self.total:
+            await publisher.wait_room()
+            self._publish(publisher)
+        if self._idle:
+            await trio.sleep_forever()
+
+    def _publish(self, publisher: Publisher) -> None:
+        index = self._tally.completed
+        timestamp = utc_timestamp(time.time())
+        url = f"http://site.example/page/{index}"
+        document = Document(
+            url=url,
+            title=f"Page {index}",
+            markdown=TEXT,
+            text=TEXT,
+            word_count=60,
+            reading_time=1,
+            quality_score=85,
+            extracted_at=timestamp,
+            content_hash="sha256:" + "0" * 64,
+        )
+        outcome = Outcome(
+            cache_key="crawl:v1:site:p:0",
+            seconds=0.012,
+            stages=_STAGES,
+            status=200,
+            extraction=Extraction(document, "article", 0.85, "raw", "text ratio 0.6"),
+        )
+        page = page_result(outcome, url=url, timestamp=timestamp)
+        publisher.publish(
+            result_event(
+                outcome,
+                page,
+                index=index,
+                progress=self._tally.progress_with(success=True),
+                request_id=self._request_id,
+                timestamp=timestamp,
+            )
+        )
+        self._tally.add(page)
+        publisher.touch()
+
+    def progress(self) -> Progress:
+        elapsed = trio.current_time() - self._started
+        return Progress(
+            timestamp=utc_timestamp(time.time()),
+            request_id=self._request_id,
+            completed=self._tally.completed,
+            total=self.total,
+            current_url=None,
+            url=None,
+            phase="publish",
+            estimated_completion=None,
+            performance_metrics=self._tally.performance_metrics(elapsed),
+        )
+
+    def closing(
+        self, status: RunStatus, reason: str | None, error: EventMeshError | None
+    ) -> Sequence[Event]:
+        if error is not None:
+            raise error
+        return (
+            summary_event(
+                self._tally,
+                elapsed_seconds=trio.current_time() - self._started,
+                status=status,
+                reason=reason,
+                session_id=self._session_id,
+                request_id=self._request_id,
+                timestamp=utc_timestamp(time.time()),
+            ),
+        )
+
+
+class SyntheticMesh(Mesh):
+    """A mesh whose crawls are synthetic; the request's one URL says how long they are."""
+
+    def start_crawl(
+        self,
+        session: Session,
+        request: CrawlRequest,
+        *,
+        request_id: str,
+        reader: ReaderSpec | None,
+        **identity: Any,
+    ) -> tuple[Run, Subscriber | None]:
+        query = parse_qs(urlsplit(request.urls[0]).query, keep_blank_values=True)
+        job = SyntheticJob(int(query["n"][0]), "idle" in query, session.session_id, request_id)
+        return self.hub.start_run(session, job, request_id=request_id, reader=reader, **identity)
+
+
+async def main(port: int) -> None:
+    config = Config()
+    listeners = await open_listeners([parse_bind(f"127.0.0.1:{port}")], None)
+    async with open_mesh(config) as mesh:
+        application = Application(SyntheticMesh(config, mesh.hub, mesh.ports, mesh.cache))
+        await serve_listeners(application.handle, listeners, config.transport)
+
+
+if __name__ == "__main__":
+    trio.run(main, int(sys.argv[1]))

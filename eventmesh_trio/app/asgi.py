@@ -1,0 +1,67 @@
+"""The ASGI application: the same handlers under hypercorn's trio worker.
+
+Configured by the environment alone (``EVENTMESH_CONFIG`` names a file). The hub lives as long as
+the lifespan scope and travels in its ``state``.
+"""
+
+import os
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any, Final
+
+from eventmesh_trio.app.config import ENVIRONMENT_PREFIX, Config, load_config
+from eventmesh_trio.app.dispatch import Application
+from eventmesh_trio.app.lifespan import open_mesh
+from eventmesh_trio.errors import EventMeshError
+from eventmesh_trio.transport.asgi import serve_asgi
+
+__all__ = ["app", "make_app"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_STATE_KEY: Final = "eventmesh_trio.application"
+
+
+def environment_config(environ: Mapping[str, str]) -> Config:
+    """The configuration that the environment describes. Raises `ConfigError`."""
+    file = environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
+    return load_config(file=Path(file) if file else None, environ=environ)
+
+
+def make_app(
+    config: Config | None = None,
+) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """An ASGI 3 application; ``config`` None: from the environment, when the server starts."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(config, scope, receive, send)
+            return
+        application: Application = scope["state"][_STATE_KEY]
+        await serve_asgi(
+            application.handle, scope, receive, send, application.mesh.config.transport
+        )
+
+    return app
+
+
+async def _lifespan(config: Config | None, scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()  # lifespan.startup
+    try:
+        if "state" not in scope:
+            raise EventMeshError("this server gives no lifespan state; use hypercorn 0.17 or newer")
+        settled = config if config is not None else environment_config(os.environ)
+    except EventMeshError as error:
+        # Raising would only be logged, and the server would go on without us.
+        await send({"type": "lifespan.startup.failed", "message": error.message})
+        return
+    async with open_mesh(settled) as mesh:
+        scope["state"][_STATE_KEY] = Application(mesh)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()  # lifespan.shutdown
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+app = make_app()

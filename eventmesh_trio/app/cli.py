@@ -1,0 +1,195 @@
+"""The ``eventmesh`` command.
+
+What a command needs is imported by it: ``--help`` and a usage error must not wait for the server.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import trio
+
+from eventmesh_trio import __version__
+from eventmesh_trio.app.config import Config, load_config
+from eventmesh_trio.errors import ConfigError, EventMeshError, ValidationError
+from eventmesh_trio.wire.requests import parse_crawl_request
+
+__all__ = ["main"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _config_options(command: Command) -> Command:
+    """The flags that every command with a configuration has."""
+    for option in (
+        click.option(
+            "--allow-private",
+            multiple=True,
+            metavar="CIDR",
+            help="Let this network be fetched although it is not public; repeatable.",
+        ),
+        click.option(
+            "--set",
+            "assignments",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Change one setting (mesh.linger_seconds=10); repeatable.",
+        ),
+        click.option(
+            "--config",
+            "file",
+            type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            help="A TOML file with settings.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _load(
+    file: Path | None, assignments: Sequence[str], allow_private: Sequence[str], **more: Any
+) -> Config:
+    overrides = {key: value for key, value in more.items() if value is not None}
+    if allow_private:
+        overrides["fetch.allow_private"] = list(allow_private)
+    try:
+        return load_config(
+            file=file, environ=os.environ, assignments=assignments, overrides=overrides
+        )
+    except ConfigError as error:
+        raise click.UsageError(error.message) from None
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="eventmesh")
+def main() -> None:
+    """URLs in, clean documents out, streamed over NDJSON, SSE or WebSocket."""
+
+
+@main.command()
+@click.option("--bind", multiple=True, metavar="HOST:PORT", help="Or unix:PATH; repeatable.")
+@click.option("--insecure-bind", is_flag=True, help="Allow addresses that others can reach.")
+@click.option("--tls-certificate", type=click.Path(exists=True, dir_okay=False), metavar="FILE")
+@click.option("--tls-key", type=click.Path(exists=True, dir_okay=False), metavar="FILE")
+@_config_options
+def serve(
+    bind: Sequence[str],
+    insecure_bind: bool,
+    tls_certificate: str | None,
+    tls_key: str | None,
+    file: Path | None,
+    assignments: Sequence[str],
+    allow_private: Sequence[str],
+) -> None:
+    """Serve crawls until SIGTERM or Ctrl-C."""
+    from eventmesh_trio.app.observability import configure_logging
+    from eventmesh_trio.app.server import serve as run_server
+
+    more: dict[str, Any] = {"server.bind": list(bind) or None}
+    if insecure_bind:
+        more["server.insecure_bind"] = True
+    config = _load(file, assignments, allow_private, **more)
+    configure_logging(as_json=not sys.stderr.isatty())
+    ssl_context = _tls(tls_certificate, tls_key)
+    try:
+        trio.run(partial(run_server, config, ssl_context=ssl_context))
+    except* (EventMeshError, OSError) as group:
+        raise click.ClickException("; ".join(_messages(group))) from None
+
+
+def _tls(certificate: str | None, key: str | None) -> Any:
+    import ssl
+
+    if certificate is None:
+        if key is not None:
+            raise click.UsageError("--tls-key goes with --tls-certificate")
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise click.UsageError(f"{certificate}: {error}") from None
+    return context
+
+
+def _messages(group: BaseExceptionGroup[Any]) -> list[str]:
+    return [
+        text
+        for error in group.exceptions
+        for text in (_messages(error) if isinstance(error, BaseExceptionGroup) else [str(error)])
+    ]
+
+
+@main.command()
+@click.argument("urls", nargs=-1)
+@click.option("-i", "--input", "source", type=click.File("r"), help="URLs, one a line; - is stdin.")
+@click.option("--server", metavar="URL", help="Crawl on this server, not in this process.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@click.option("--format", "style", type=click.Choice(["ndjson", "markdown"]), default="ndjson")
+@click.option("--concurrency", type=click.IntRange(1, 64), default=5, show_default=True)
+@_config_options
+def crawl(
+    urls: Sequence[str],
+    source: Any,
+    server: str | None,
+    output: Path | None,
+    style: str,
+    concurrency: int,
+    file: Path | None,
+    assignments: Sequence[str],
+    allow_private: Sequence[str],
+) -> None:
+    """Crawl URLs and write what they say.
+
+    Exits with 0 when every URL has a document, 1 when some failed, 2 on wrong usage, 3 when the
+    server cannot be reached, 130 after Ctrl-C.
+    """
+    from eventmesh_trio.app.crawling import run_crawl
+
+    wanted = [_absolute(url) for url in (*urls, *_lines(source))]
+    if not wanted:
+        raise click.UsageError("no URLs: name some, or give a list with -i FILE")
+    if server is not None and allow_private:
+        raise click.UsageError("--allow-private is the server's to give")
+    config = _load(file, assignments, allow_private)
+    try:
+        parse_crawl_request({"urls": wanted}, max_urls=config.server.max_urls)
+    except ValidationError as error:
+        raise click.UsageError(error.message) from None
+    sys.exit(
+        trio.run(
+            partial(
+                run_crawl,
+                config,
+                wanted,
+                server=server,
+                output=output,
+                style=style,
+                concurrency=concurrency,
+            )
+        )
+    )
+
+
+def _lines(source: Any) -> list[str]:
+    if source is None:
+        return []
+    lines = (line.strip() for line in source)
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _absolute(url: str) -> str:
+    return url if "://" in url else f"https://{url}"
+
+
+@main.command()
+@click.option("--exit", "exit_after", is_flag=True, help="End after the crawl.")
+def demo(exit_after: bool) -> None:
+    """Serve a small bundled site, crawl it over HTTP, and stay up to be played with."""
+    from eventmesh_trio.demo.command import run_demo
+
+    sys.exit(trio.run(partial(run_demo, exit_after=exit_after)))

@@ -1,0 +1,156 @@
+"""``eventmesh crawl``: a crawl in this process or on a server, as lines or as Markdown."""
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol
+
+import click
+import trio
+from msgspec import UNSET, structs
+
+from eventmesh_trio.app.config import Config
+from eventmesh_trio.app.lifespan import open_mesh
+from eventmesh_trio.app.progress import ProgressBar
+from eventmesh_trio.client.client import open_client
+from eventmesh_trio.errors import EventMeshError
+from eventmesh_trio.wire.encoders import HTTPEncoder
+from eventmesh_trio.wire.events import Event, Result, Summary, UnknownEvent
+
+__all__ = ["run_crawl"]
+
+SOME_FAILED: Final = 1
+NO_SERVER: Final = 3
+INTERRUPTED: Final = 128 + signal.SIGINT
+PIPE_CLOSED: Final = 128 + signal.SIGPIPE
+
+_LINES: Final = HTTPEncoder("ndjson")
+
+
+class Crawl(Protocol):
+    """What the two ways to crawl have in common."""
+
+    def __aiter__(self) -> "Crawl": ...
+
+    async def __anext__(self) -> Event | UnknownEvent: ...
+
+    async def cancel(self) -> None: ...
+
+
+async def run_crawl(
+    config: Config,
+    urls: Sequence[str],
+    *,
+    server: str | None,
+    output: Path | None,
+    style: str,
+    concurrency: int,
+) -> int:
+    """Crawl and write; returns the exit code. Cancelled: the crawl is cancelled too."""
+    opening = (
+        _crawl_here(config, urls, concurrency)
+        if server is None
+        else _crawl_there(server, urls, concurrency)
+    )
+    code = SOME_FAILED
+    try:
+        with _open_output(output) as file:
+            code = await _follow(opening, _RENDERERS[style], file, len(urls))
+    except* BrokenPipeError:
+        # ``| head`` has what it wanted. Nothing may be flushed to the pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = PIPE_CLOSED
+    except* (EventMeshError, OSError) as group:
+        click.echo(f"eventmesh: {_first(group)}", err=True)
+        code = NO_SERVER if server is not None else SOME_FAILED
+    return code
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+@asynccontextmanager
+async def _crawl_here(
+    config: Config, urls: Sequence[str], concurrency: int
+) -> AsyncIterator[Crawl]:
+    async with open_mesh(config) as mesh, mesh.crawl(urls, concurrency=concurrency) as stream:
+        yield stream
+
+
+@asynccontextmanager
+async def _crawl_there(server: str, urls: Sequence[str], concurrency: int) -> AsyncIterator[Crawl]:
+    async with (
+        open_client(server) as client,
+        client.crawl(urls, options={"concurrency": concurrency}) as stream,
+    ):
+        yield stream
+
+
+async def _follow(
+    opening: AbstractAsyncContextManager[Crawl],
+    render: Callable[[Event], bytes],
+    file: BinaryIO,
+    total: int,
+) -> int:
+    interrupted = False
+    summary: Summary | None = None
+
+    async def watch_interrupt(stream: Crawl) -> None:
+        nonlocal interrupted
+        await anext(signals)
+        interrupted = True
+        await stream.cancel()  # its summary still comes, and ends the loop below
+        await anext(signals)
+        nursery.cancel_scope.cancel()
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with opening as stream, trio.open_nursery(strict_exception_groups=False) as nursery:
+            nursery.start_soon(watch_interrupt, stream)
+            with ProgressBar(total) as bar:
+                async for event in stream:
+                    if isinstance(event, UnknownEvent):
+                        continue
+                    bar.show(event)
+                    if data := render(event):
+                        # In a thread: a pager that nobody scrolls must not hold up Ctrl-C.
+                        await trio.to_thread.run_sync(_write, file, data, abandon_on_cancel=True)
+                    if isinstance(event, Summary):
+                        summary = event
+            nursery.cancel_scope.cancel()
+    if interrupted or summary is None:
+        return INTERRUPTED
+    return 0 if summary.successful == summary.total_urls else SOME_FAILED
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+    file.flush()
+
+
+def _open_output(output: Path | None) -> BinaryIO:
+    if output is not None:
+        return output.open("wb")
+    return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+
+
+def _render_line(event: Event) -> bytes:
+    event_id = None if event.id is UNSET else event.id
+    return _LINES.encode(structs.replace(event, id=UNSET), event_id)
+
+
+def _render_markdown(event: Event) -> bytes:
+    if not isinstance(event, Result) or event.result is UNSET or event.result.document is None:
+        return b""
+    document = event.result.document
+    return f"<!-- {document.url} -->\n\n{document.markdown.strip()}\n\n".encode()
+
+
+_RENDERERS: Final[dict[str, Callable[[Event], bytes]]] = {
+    "ndjson": _render_line,
+    "markdown": _render_markdown,
+}

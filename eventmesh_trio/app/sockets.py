@@ -1,0 +1,266 @@
+"""The WebSocket route: commands in, events of any number of runs out (WIRE.md, section 5).
+
+One task reads commands and posts replies to the subscriber; `deliver_messages` is the one writer.
+"""
+
+import time
+import uuid
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final
+
+import attrs
+import trio
+
+from eventmesh_trio.abc import WebSocket
+from eventmesh_trio.app.calls import Call
+from eventmesh_trio.app.delivery import deliver_messages
+from eventmesh_trio.app.handlers import require_serving
+from eventmesh_trio.app.lifespan import Mesh
+from eventmesh_trio.errors import (
+    ConflictError,
+    DependencyError,
+    EventMeshError,
+    ForbiddenError,
+    InvalidRequest,
+    RequestError,
+    StreamingError,
+    UpgradeRequired,
+    WebSocketClosed,
+)
+from eventmesh_trio.mesh.run import Run
+from eventmesh_trio.mesh.session import Session
+from eventmesh_trio.mesh.subscriber import Subscriber
+from eventmesh_trio.wire.commands import OPERATIONS, PROTOCOL_VERSION, Command, Reply, parse_command
+from eventmesh_trio.wire.dialects import Dialect
+from eventmesh_trio.wire.errors import error_info
+from eventmesh_trio.wire.headers import is_allowed_origin, parse_identifier, parse_wishes
+from eventmesh_trio.wire.encoders import MessageFraming
+from eventmesh_trio.wire.negotiation import message_encoder
+from eventmesh_trio.wire.requests import parse_crawl_request, parse_deepsearch_request
+from eventmesh_trio.wire.timestamps import utc_timestamp
+from eventmesh_trio.wire.websocket import encode_frame
+
+__all__ = ["crawl_websocket"]
+
+_GOING_AWAY: Final = 1001
+_TRY_LATER: Final = 1013
+
+
+def _now() -> str:
+    return utc_timestamp(time.time())
+
+
+async def crawl_websocket(mesh: Mesh, call: Call) -> None:
+    """``GET`` with an upgrade: welcome, then commands and events until the peer leaves."""
+    request = call.exchange.request
+    if not request.wants_websocket:
+        raise UpgradeRequired("connect to this route with a WebSocket")
+    if call.origin is not None and not is_allowed_origin(call.origin, call.origins):
+        raise ForbiddenError("this origin may not open a WebSocket here")
+    require_serving(mesh)
+    wishes = parse_wishes(request.field, mesh.config.stream.window)
+    given = call.query.get("session_id")
+    session = mesh.hub.open_session(parse_identifier(given, "session_id") if given else None)
+    position = session.resolve(call.query.get("last_event_id", call.query.get("after")))
+    socket = await call.exchange.accept_websocket(call.fields())
+    connection = _Connection(mesh, session, socket, request.connection_id, trio.current_time())
+    spec = mesh.reader_spec(
+        wishes,
+        encoder_for=connection.encoder_for,
+        until="never",
+        connection_id=request.connection_id,
+    )
+    connection.subscriber = session.subscribe(spec, after=position.after, gap=position.gap)
+    await connection.serve(request.received_at)
+
+
+@attrs.define(eq=False)
+class _Connection:
+    """What one socket knows; the runs belong to the session and outlive it by contract."""
+
+    mesh: Mesh
+    session: Session
+    socket: WebSocket
+    connection_id: str
+    connected_at: float
+    received: int = 0
+    subscriber: Subscriber = attrs.field(init=False)
+
+    async def serve(self, requested_at: float) -> None:
+        close_code = 1000
+        # Before the writer starts: the welcome is the first frame, whatever is replayed.
+        self.subscriber.post_nowait(self._encoded(None, self._reply("welcome", self._welcome())))
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read_commands, nursery.cancel_scope)
+                nursery.start_soon(self._watch_drain)
+                try:
+                    await deliver_messages(
+                        self.subscriber,
+                        self.socket,
+                        requested_at=requested_at,
+                        first_byte=partial(
+                            self.mesh.observe_first_byte, self.subscriber, "websocket"
+                        ),
+                    )
+                except WebSocketClosed:
+                    pass  # the reader is told the same, and has nothing left to do
+                except StreamingError as error:
+                    self.mesh.note_eviction(error)
+                    close_code = _TRY_LATER
+                nursery.cancel_scope.cancel()
+            if self.mesh.is_draining:
+                close_code = _GOING_AWAY
+        finally:
+            self.subscriber.close(keep_place=True)
+            await self.socket.aclose(close_code)
+
+    async def _watch_drain(self) -> None:
+        """When the server drains, let this socket end once every event has been written."""
+        await self.mesh.wait_draining()
+        self.subscriber.end_when_idle()
+
+    async def _read_commands(self, scope: trio.CancelScope) -> None:
+        try:
+            while True:
+                message = await self.socket.receive()
+                self.received += 1
+                await self._obey(message)
+        except WebSocketClosed:
+            scope.cancel()
+
+    async def _obey(self, message: str | bytes) -> None:
+        try:
+            command = parse_command(message)
+        except InvalidRequest as error:
+            given = error.context.pop("request_id", None)
+            await self._refuse(error, given if isinstance(given, str) else None)
+            return
+        try:
+            await _OPERATIONS[command.operation](self, command)
+        except (RequestError, InvalidRequest) as error:
+            await self._refuse(error, command.request_id)
+
+    # --- Operations ------------------------------------------------------------------------
+
+    async def _crawl(self, command: Command) -> None:
+        require_serving(self.mesh)
+        request = parse_crawl_request(command.arguments, max_urls=self.mesh.config.server.max_urls)
+        request_id = command.request_id or f"req-{uuid.uuid4()}"
+        run = self.session.runs.get(request_id)
+        if run is not None and run.live:
+            raise ConflictError("a run with this id is live")
+        run, _ = self.mesh.start_crawl(self.session, request, request_id=request_id, reader=None)
+        self.mesh.dialects[run] = command.dialect or "envelope"
+
+    async def _deepsearch(self, command: Command) -> None:
+        parse_deepsearch_request(command.arguments)
+        raise DependencyError("no search provider is configured on this server")
+
+    async def _control(self, command: Command) -> None:
+        request_id = command.request_id
+        if request_id is not None and request_id not in self.session.runs:
+            raise InvalidRequest(f"this session has no run {request_id}")
+        addressed = self._addressed(request_id)
+        change, tag = _CONTROLS[command.operation]
+        change(self.session, request_id)
+        members = {"requests": [run.request_id for run in addressed]} if request_id is None else {}
+        named = request_id or (addressed[0].request_id if len(addressed) == 1 else None)
+        dialect = command.dialect
+        if dialect is None and addressed:
+            dialect = self.mesh.dialects.get(addressed[0])
+        await self._post(dialect, self._reply(tag, members, named))
+
+    async def _status(self, command: Command) -> None:
+        statistics = self.subscriber.statistics()
+        members = {
+            "is_healthy": not statistics.is_slow,
+            "message_count": statistics.messages_sent,
+            "connected_duration_ms": round((trio.current_time() - self.connected_at) * 1000),
+            "backpressure_count": statistics.warnings,
+            "requests": [
+                {
+                    "request_id": run.request_id,
+                    "state": run.state,
+                    "completed": run.counts.completed,
+                    "total": run.total,
+                }
+                for run in self.session.runs.values()
+            ],
+        }
+        await self._post(command.dialect, self._reply("status", members, command.request_id))
+
+    async def _ping(self, command: Command) -> None:
+        await self._post(command.dialect, self._reply("pong", {}, command.request_id))
+
+    # --- Replies ------------------------------------------------------------------------------
+
+    def encoder_for(self, request_id: str | None) -> Any:
+        run = self.session.runs.get(request_id) if request_id is not None else None
+        dialect: Dialect = (
+            self.mesh.dialects.get(run, "envelope") if run is not None else "envelope"
+        )
+        framing: MessageFraming = "frame" if self.socket.takes_frames else "message"
+        return message_encoder(dialect, framing, self.session.session_id)
+
+    def _addressed(self, request_id: str | None) -> list[Run]:
+        return (
+            list(self.session.live_runs) if request_id is None else [self.session.runs[request_id]]
+        )
+
+    def _welcome(self) -> Mapping[str, Any]:
+        return {
+            "server_time": _now(),
+            "protocol_version": PROTOCOL_VERSION,
+            "supported_operations": OPERATIONS,
+            "connection_id": self.connection_id,
+            "last_event_id": self.session.last_event_id,
+        }
+
+    def _reply(self, tag: str, members: Mapping[str, Any], request_id: str | None = None) -> Reply:
+        return Reply(tag, members, self.session.session_id, _now(), request_id)
+
+    async def _refuse(self, error: EventMeshError, request_id: str | None) -> None:
+        """Reply with an error; never with the id of a live run: clients would drop that run."""
+        details = dict(error.context)
+        run = self.session.runs.get(request_id) if request_id is not None else None
+        if run is not None and run.live:
+            details["request_id"], request_id = request_id, None
+        reply = Reply.error(
+            error_info(error, _now()),
+            session_id=self.session.session_id,
+            request_id=request_id,
+            details=details,
+        )
+        await self._post(None, reply)
+
+    async def _post(self, dialect: Dialect | None, reply: Reply) -> None:
+        """Hand a reply to the writer; while its queue is full, read no more commands."""
+        notice = self._encoded(dialect, reply)
+        while True:
+            try:
+                self.subscriber.post_nowait(notice)
+                return
+            except trio.WouldBlock:
+                await self.subscriber.wait_notice_room()
+
+    def _encoded(self, dialect: Dialect | None, reply: Reply) -> bytes:
+        body = reply.encode(dialect)
+        return encode_frame(body) if self.socket.takes_frames else body
+
+
+_OPERATIONS: Final = {
+    "crawl": _Connection._crawl,
+    "deepsearch": _Connection._deepsearch,
+    "pause": _Connection._control,
+    "resume": _Connection._control,
+    "cancel": _Connection._control,
+    "status": _Connection._status,
+    "ping": _Connection._ping,
+}
+_CONTROLS: Final = {
+    "pause": (Session.pause, "paused"),
+    "resume": (Session.resume, "resumed"),
+    "cancel": (Session.cancel, "cancelled"),
+}

@@ -1,0 +1,130 @@
+"""How a stream is asked for: the first time, and again from where it was cut (WIRE.md, section 3)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+
+import attrs
+
+from eventmesh_trio.client.connection import Response
+from eventmesh_trio.client.endpoint import Endpoint
+from eventmesh_trio.client.feeds import EnvelopeFeed, Feed, NDJSONFeed, SSEFeed
+from eventmesh_trio.client.websocket import ClientWebSocket
+from eventmesh_trio.errors import RemoteProtocolError
+from eventmesh_trio.wire.codec import encode_json
+
+__all__ = ["HTTPFraming", "HTTPOpener", "WebSocketOpener"]
+
+HTTPFraming = Literal["sse", "ndjson"]
+
+_NO_CONTENT: Final = 204
+
+
+@attrs.frozen
+class _Route:
+    media_type: str
+    post: tuple[str, ...]
+    get: tuple[str, ...]
+    feed: Callable[[Response, int], Feed]
+
+
+_ROUTES: Final[Mapping[HTTPFraming, _Route]] = {
+    "sse": _Route("text/event-stream", ("crawl", "sse"), ("crawl", "sse", "stream"), SSEFeed),
+    "ndjson": _Route("application/x-ndjson", ("crawl", "stream"), ("crawl", "stream"), NDJSONFeed),
+}
+
+
+@attrs.frozen
+class HTTPOpener:
+    """Opens an SSE or NDJSON stream. With a ``crawl`` it is posted until something of it has come.
+
+    Each POST of a crawl carries the same ``Idempotency-Key``: where an answer got lost, the next
+    attaches to the run that the first one started.
+    """
+
+    endpoint: Endpoint
+    framing: HTTPFraming
+    session_id: str
+    request_id: str | None = None
+    crawl: Mapping[str, Any] | None = None
+
+    async def __call__(self, last_event_id: str | None) -> Feed | None:
+        """Raises what `Endpoint.request` raises, and the error that the server answered with."""
+        route = _ROUTES[self.framing]
+        if self.crawl is not None and self.request_id is not None and last_event_id is None:
+            response = await self._post(route, self.crawl, self.request_id)
+        else:
+            response = await self._get(route, last_event_id)
+        feed: Feed | None = None
+        try:
+            if response.status == 200:
+                feed = self._feed(route, response)
+            elif response.status != _NO_CONTENT:
+                raise await self.endpoint.refusal(response)
+        finally:
+            if feed is None:
+                await response.aclose()
+        return feed
+
+    async def _post(self, route: _Route, crawl: Mapping[str, Any], request_id: str) -> Response:
+        fields = [
+            ("Accept", route.media_type),
+            ("Content-Type", "application/json"),
+            ("X-Session-ID", self.session_id),
+            ("X-Request-ID", request_id),
+            ("Idempotency-Key", request_id),
+        ]
+        target = self.endpoint.address.target(*route.post)
+        return await self.endpoint.request("POST", target, fields, encode_json(crawl))
+
+    async def _get(self, route: _Route, last_event_id: str | None) -> Response:
+        target = self.endpoint.address.target(*route.get, session_id=self.session_id)
+        fields = [("Accept", route.media_type)]
+        if last_event_id is not None:
+            fields.append(("Last-Event-ID", last_event_id))
+        return await self.endpoint.request("GET", target, fields)
+
+    def _feed(self, route: _Route, response: Response) -> Feed:
+        media_type = (response.field(b"content-type") or b"").partition(b";")[0].strip().lower()
+        if media_type != route.media_type.encode():
+            raise RemoteProtocolError(f"the server sent {media_type!r}, not {route.media_type}")
+        return route.feed(response, self.endpoint.limits.max_event_bytes)
+
+
+@attrs.define(eq=False)
+class WebSocketOpener:
+    """Opens a WebSocket and asks for one crawl over it.
+
+    Only the first socket asks at once: a later one first learns whether the run exists.
+    """
+
+    endpoint: Endpoint
+    session_id: str
+    request_id: str
+    crawl: Mapping[str, Any]
+    _asked: bool = False
+
+    async def __call__(self, last_event_id: str | None) -> Feed:
+        """Raises what `Endpoint.connect` and `ClientWebSocket.open` raise."""
+        endpoint = self.endpoint
+        socket = await ClientWebSocket.open(
+            await endpoint.connect(),
+            endpoint.address,
+            endpoint.address.target(
+                "crawl", "ws", session_id=self.session_id, last_event_id=last_event_id
+            ),
+            fields=endpoint.fields,
+            limits=endpoint.limits,
+        )
+        feed = EnvelopeFeed(
+            socket, self.request_id, self.crawl, has_begun=last_event_id is not None
+        )
+        try:
+            if self._asked:
+                await feed.send_status()
+            else:
+                self._asked = True
+                await feed.send_crawl()
+        except BaseException:
+            await feed.aclose()
+            raise
+        return feed

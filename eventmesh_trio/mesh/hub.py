@@ -1,0 +1,298 @@
+"""`Hub`: the sessions of one server, the nursery of their runs, and the one janitor.
+
+The janitor is the only task that waits for time on behalf of sessions: it cancels runs that
+lingered too long without a reader, and forgets sessions that were kept long enough for replay.
+"""
+
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from math import inf
+from types import MappingProxyType
+from typing import Final
+
+import trio
+
+from eventmesh_trio.abc import Job
+from eventmesh_trio.errors import ConflictError, OverloadedError, RateLimited
+from eventmesh_trio.mesh.census import Census
+from eventmesh_trio.mesh.limits import MeshLimits
+from eventmesh_trio.mesh.reader import ReaderSpec
+from eventmesh_trio.mesh.run import Run
+from eventmesh_trio.mesh.session import ABANDONED, Session
+from eventmesh_trio.mesh.subscriber import Subscriber
+
+__all__ = ["SHUTDOWN", "Hub", "open_hub"]
+
+SHUTDOWN: Final = "shutdown"
+"""The ``reason`` in the summary of a run that the server ends."""
+
+_HELD_CAPACITY: Final = 256
+"""The window of a place that is held for a reader who has not come yet (WIRE.md: the default)."""
+
+_RETRY_SECONDS: Final = 5.0
+
+
+@asynccontextmanager
+async def open_hub(limits: MeshLimits | None = None) -> AsyncIterator["Hub"]:
+    """Open a hub; all its runs end before this block does.
+
+    Leaving the block, however, cancels every live run (``reason: "shutdown"``); each appends its
+    summary, and readers that are still attached end after reading it. The wait for the
+    runs is as long as the longest cleanup of a job (checkpoint: exit only).
+    """
+    async with trio.open_nursery() as nursery:
+        hub = Hub(limits or MeshLimits(), nursery)
+        nursery.start_soon(hub.tidy)
+        try:
+            yield hub
+        finally:
+            hub.close()
+
+
+class Hub:
+    """The sessions of one server. Made by `open_hub`, whose nursery it gives to runs."""
+
+    def __init__(self, limits: MeshLimits, nursery: trio.Nursery) -> None:
+        self.limits = limits
+        self.census = Census(limits.health_window_seconds, self._health_changed)
+        self._nursery = nursery
+        self._sessions: dict[str, Session] = {}
+        self._live: dict[Run, Session] = {}
+        self._draining: str | None = None
+        self._awaited: dict[str, trio.lowlevel.ParkingLot] = {}
+        # Each is ordered by deadline, because each has one length of wait.
+        self._lingering: dict[Run, float] = {}
+        self._unused: dict[Session, float] = {}
+        self._resting: dict[Session, tuple[float, int]] = {}
+        self._resting_bytes = 0
+        self._nap = trio.CancelScope()
+
+    # --- Sessions -------------------------------------------------------------------------------
+
+    @property
+    def sessions(self) -> Mapping[str, Session]:
+        """All sessions by id, oldest first, those included that are only kept for replay."""
+        return MappingProxyType(self._sessions)
+
+    @property
+    def draining(self) -> bool:
+        """Whether new runs and sessions are refused."""
+        return self._draining is not None
+
+    def find(self, session_id: str) -> Session | None:
+        return self._sessions.get(session_id)
+
+    def open_session(self, session_id: str | None = None) -> Session:
+        """Get a session, or make it; None: a new one, under an id that is made here.
+
+        Raises:
+          OverloadedError: there are ``max_sessions``, all in use; or the server is draining.
+        """
+        if session_id is not None and (known := self._sessions.get(session_id)) is not None:
+            return known
+        self._refuse_draining()
+        while len(self._sessions) >= self.limits.max_sessions:
+            oldest = next(iter(self._resting), None)
+            if oldest is None:
+                raise OverloadedError(
+                    "the server has as many sessions as it may", retry_after_seconds=_RETRY_SECONDS
+                )
+            self._forget(oldest)
+        chosen = session_id is not None
+        session = Session(session_id or f"session-{uuid.uuid4()}", chosen=chosen, keeper=self)
+        self._sessions[session.session_id] = session
+        self.rest(session)  # until something begins in it
+        return session
+
+    async def wait_session(self, session_id: str) -> Session:
+        """Return the session of that id once it has a run. The caller sets the limit of time."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            session = self._sessions.get(session_id)
+            if session is not None and session.runs:
+                return session
+            lot = self._awaited.setdefault(session_id, trio.lowlevel.ParkingLot())
+            try:
+                await lot.park()
+            finally:
+                if not lot and self._awaited.get(session_id) is lot:
+                    del self._awaited[session_id]
+
+    # --- Runs -----------------------------------------------------------------------------------
+
+    def start_run(
+        self,
+        session: Session,
+        job: Job,
+        *,
+        request_id: str,
+        timeout_seconds: float | None = None,
+        reader: ReaderSpec | None = None,
+        idempotency_key: str | None = None,
+        fingerprint: str | None = None,
+    ) -> tuple[Run, Subscriber | None]:
+        """Start a job in a session, with its first reader; synchronous, so neither misses a thing.
+
+        The job's opening is in the log when this returns. Without ``reader``, and where nobody else
+        follows the session, a place is held from the run's first event on: the run lingers as if
+        its reader had just left.
+
+        Raises:
+          ConflictError: a run of that id is live in the session.
+          RateLimited: the session has ``max_runs_per_session`` live runs.
+          OverloadedError: the server is draining.
+        """
+        self._refuse_draining()
+        known = session.runs.get(request_id)
+        if known is not None and known.live:
+            raise ConflictError(
+                f"a run {request_id} is live in this session", context={"request_id": request_id}
+            )
+        if len(session.live_runs) >= self.limits.max_runs_per_session:
+            raise RateLimited(
+                f"the session has {self.limits.max_runs_per_session} live runs",
+                retry_after_seconds=_RETRY_SECONDS,
+            )
+        if reader is not None and reader.request_id not in (None, request_id):
+            raise ValueError(f"the run's first reader follows another run: {reader.request_id}")
+        run = Run(
+            job,
+            session_id=session.session_id,
+            request_id=request_id,
+            log=session.log,
+            limits=self.limits,
+            timeout_seconds=timeout_seconds,
+            idempotency_key=idempotency_key,
+            fingerprint=fingerprint,
+            on_end=self._run_ended,
+        )
+        self._live[run] = session
+        self.census.run_started()
+        session.add_run(run)
+        subscriber = None
+        if reader is None:
+            session.hold_start(run, _HELD_CAPACITY)
+        else:
+            subscriber = session.subscribe(reader, after=run.first_seq - 1)
+        self._nursery.start_soon(run.drive, name=f"run {request_id}")
+        lot = self._awaited.pop(session.session_id, None)
+        if lot is not None:
+            lot.unpark_all()
+        return run, subscriber
+
+    async def drain(self, reason: str = SHUTDOWN) -> None:
+        """Refuse what is new, cancel every live run, and wait until each has its summary.
+
+        Cancelled: the runs are ending all the same.
+        """
+        self._draining = reason
+        for run in tuple(self._live):
+            run.cancel(reason)
+        await trio.lowlevel.checkpoint()
+        for run in tuple(self._live):
+            await run.wait_ended()
+
+    def close(self) -> None:
+        """Cancel everything: the nursery ends when the runs have. Idempotent."""
+        self._draining = self._draining or SHUTDOWN
+        for run in tuple(self._live):
+            run.cancel(SHUTDOWN)
+        self._nursery.cancel_scope.cancel()
+        for session in self._sessions.values():
+            session.log.close()
+
+    def _refuse_draining(self) -> None:
+        if self._draining is not None:
+            raise OverloadedError("the server is shutting down", retry_after_seconds=_RETRY_SECONDS)
+
+    def _run_ended(self, run: Run) -> None:
+        session = self._live.pop(run)
+        session.run_ended(run)
+        self.census.run_ended(failed=run.failed)
+
+    # --- Times: what sessions ask for (`Keeper`), and the janitor --------------------------------
+
+    def linger(self, run: Run) -> None:
+        """Cancel the run after ``linger_seconds`` unless somebody follows it before."""
+        self._lingering.pop(run, None)
+        self._lingering[run] = self._due(self.limits.linger_seconds)
+
+    def settle(self, run: Run) -> None:
+        """The run has a reader again, or has ended."""
+        self._lingering.pop(run, None)
+
+    def rest(self, session: Session) -> None:
+        """Forget the session after ``retention_seconds`` unless it is used before.
+
+        One in which nothing was ever said waits ``attach_wait_seconds`` for something to begin.
+        """
+        self._unrest(session)
+        if self._sessions.get(session.session_id) is not session:
+            return
+        if not session.log.top:
+            self._unused[session] = self._due(self.limits.attach_wait_seconds)
+            return
+        if not self.limits.retention_seconds:
+            self._forget(session)
+            return
+        nbytes = session.log.kept_bytes
+        self._resting[session] = (self._due(self.limits.retention_seconds), nbytes)
+        self._resting_bytes += nbytes
+        while self._resting_bytes > self.limits.max_retained_bytes:
+            self._forget(next(iter(self._resting)))
+
+    def rouse(self, session: Session) -> None:
+        """The session is in use again; one that was forgotten meanwhile is known again."""
+        self._unrest(session)
+        self._sessions.setdefault(session.session_id, session)
+
+    def _unrest(self, session: Session) -> None:
+        self._unused.pop(session, None)
+        _, nbytes = self._resting.pop(session, (0.0, 0))
+        self._resting_bytes -= nbytes
+
+    def _forget(self, session: Session) -> None:
+        self._unrest(session)
+        del self._sessions[session.session_id]
+
+    def _due(self, seconds: float) -> float:
+        due = trio.current_time() + seconds
+        self._nap.deadline = min(self._nap.deadline, due)
+        return due
+
+    async def tidy(self) -> None:
+        """The janitor's task: sleeps until the next deadline of any session. Never returns."""
+        while True:
+            now = trio.current_time()
+            for run, due in tuple(self._lingering.items()):
+                if due > now:
+                    break
+                self.settle(run)
+                run.cancel(ABANDONED)
+            for session, due in tuple(self._unused.items()):
+                if due > now:
+                    break
+                self._forget(session)
+            for session, (due, _) in tuple(self._resting.items()):
+                if due > now:
+                    break
+                self._forget(session)
+            self.census.judge()
+            with trio.CancelScope(deadline=self._next_deadline()) as self._nap:
+                await trio.sleep_forever()
+
+    def _next_deadline(self) -> float:
+        return min(
+            next(iter(self._lingering.values()), inf),
+            next(iter(self._unused.values()), inf),
+            next(iter(self._resting.values()), (inf, 0))[0],
+            # Rates fade while nothing happens, and health comes back.
+            self.census.next_judgement,
+        )
+
+    def _health_changed(self) -> None:
+        """Wake the readers, so that they tell their clients, and judge again in a while."""
+        for session in self._sessions.values():
+            session.log.wake_all()
+        self._nap.deadline = min(self._nap.deadline, self.census.next_judgement)

@@ -1,0 +1,121 @@
+"""Where a reader's next batch is put together: as encoded pieces for a writer, or as events.
+
+An outlet holds at most ``room`` bytes, but always takes one thing, however large; what does not fit
+is left where it is, and taken by the next batch.
+"""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from msgspec.structs import replace
+
+from eventmesh_trio.abc import Encoder
+from eventmesh_trio.mesh.log import EventLog, Track, fitting
+from eventmesh_trio.wire.events import PERSONAL, Event
+
+__all__ = ["EncodedOutlet", "EventOutlet", "Outlet"]
+
+T = TypeVar("T")
+
+
+class Outlet(ABC, Generic[T]):
+    """What one batch is gathered into. ``full``: something did not fit, so take nothing more."""
+
+    __slots__ = ("full", "items")
+
+    def __init__(self) -> None:
+        self.items: list[T] = []
+        self.full = False
+
+    @abstractmethod
+    def offer(self, events: Sequence[tuple[Event, str | None]], request_id: str | None) -> bool:
+        """Take all of these ``(event, id)`` of one run (None: of no run), or none of them."""
+
+    @abstractmethod
+    def take(self, track: Track, start: int, stop: int) -> int:
+        """Take a run's logged events from ``start`` to at most ``stop``; how many it took.
+
+        It stops before one whose members differ by reader: 0 and not `full` means that one is next.
+        """
+
+    @abstractmethod
+    def take_notices(self, notices: deque[bytes]) -> None:
+        """Take what fits of a connection's own messages off the queue's front."""
+
+
+class EncodedOutlet(Outlet[bytes]):
+    __slots__ = ("_encoder_for", "_log", "_room", "nbytes")
+
+    def __init__(
+        self, log: EventLog, encoder_for: Callable[[str | None], Encoder], room: int
+    ) -> None:
+        super().__init__()
+        self._log = log
+        self._encoder_for = encoder_for
+        self._room = room
+        self.nbytes = 0
+
+    def offer(self, events: Sequence[tuple[Event, str | None]], request_id: str | None) -> bool:
+        encoder = self._encoder_for(request_id)
+        pieces = [encoder.encode(event, event_id) for event, event_id in events]
+        nbytes = sum(map(len, pieces))
+        if self.items and self.nbytes + nbytes > self._room:
+            self.full = True
+            return False
+        self._add(pieces, nbytes)
+        return True
+
+    def take(self, track: Track, start: int, stop: int) -> int:
+        room = self._room - self.nbytes
+        encoder = self._encoder_for(track.request_id)
+        pieces = self._log.encoded(encoder, start, stop, room)
+        count, nbytes = fitting(pieces, room)
+        if count < len(pieces):
+            self.full = True
+            if count == 0 and not self.items:
+                count, nbytes = 1, len(pieces[0])
+            pieces = pieces[:count]
+        self._add(pieces, nbytes)
+        return count
+
+    def take_notices(self, notices: deque[bytes]) -> None:
+        while notices and (not self.items or self.nbytes + len(notices[0]) <= self._room):
+            notice = notices.popleft()
+            self._add((notice,), len(notice))
+        self.full = self.full or bool(notices)
+
+    def _add(self, pieces: Sequence[bytes], nbytes: int) -> None:
+        # An encoder may have nothing to show for an event: its dialect does not know the kind.
+        self.items.extend(pieces if all(pieces) else filter(None, pieces))
+        self.nbytes += nbytes
+
+
+class EventOutlet(Outlet[Event]):
+    """One logged event at a time, and what goes with it, as frozen events with their ids."""
+
+    __slots__ = ("_log",)
+
+    def __init__(self, log: EventLog) -> None:
+        super().__init__()
+        self._log = log
+
+    def offer(
+        self,
+        events: Sequence[tuple[Event, str | None]],
+        request_id: str | None,  # noqa: ARG002  # events know it; only encoders differ by it
+    ) -> bool:
+        for event, event_id in events:
+            self.items.append(event if event_id is None else replace(event, id=event_id))
+            self.full = self.full or event_id is not None
+        return True
+
+    def take(self, track: Track, start: int, stop: int) -> int:  # noqa: ARG002  # one at a time
+        event = self._log.event(start)
+        if isinstance(event, PERSONAL):
+            return 0
+        return int(self.offer([(event, self._log.id_of(start))], track.request_id))
+
+    def take_notices(self, notices: deque[bytes]) -> None:
+        """Notices are bytes for a connection's writer: they wait for `receive_batch`."""

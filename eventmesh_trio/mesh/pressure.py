@@ -1,0 +1,51 @@
+"""How long a reader's last writes took, and whether it is slow.
+
+Source: ``streaming-api.md``, ``BufferConfig``: ``slow_send_threshold_ms`` (100 ms) and
+``backpressure_window`` (50 sends).
+"""
+
+from collections import deque
+from typing import Final
+
+__all__ = ["SAMPLES", "Pressure"]
+
+SAMPLES: Final = 50
+"""The sends that are looked back on."""
+
+_ENOUGH: Final = 5
+"""With fewer sends than these nobody is called slow: one long write may be the network's."""
+
+
+class Pressure:
+    """Send times of one reader: recorded per write, never per event."""
+
+    __slots__ = ("_samples", "_slow_samples", "_sum_ms", "_threshold_ms", "slow_sends")
+
+    def __init__(self, slow_threshold_ms: float) -> None:
+        self._threshold_ms = slow_threshold_ms
+        self._samples: deque[float] = deque()
+        self._sum_ms = 0.0
+        self._slow_samples = 0
+        self.slow_sends = 0  # of all time
+
+    def record(self, milliseconds: float) -> None:
+        """Note that one write took so long."""
+        if len(self._samples) == SAMPLES:
+            oldest = self._samples.popleft()
+            self._sum_ms -= oldest
+            self._slow_samples -= oldest > self._threshold_ms
+        self._samples.append(milliseconds)
+        self._sum_ms += milliseconds
+        if milliseconds > self._threshold_ms:
+            self._slow_samples += 1
+            self.slow_sends += 1
+
+    @property
+    def average_ms(self) -> float:
+        """The mean of the last sends; 0.0 before the first."""
+        return max(0.0, self._sum_ms) / len(self._samples) if self._samples else 0.0
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether more than half of the last sends took longer than the threshold."""
+        return len(self._samples) >= _ENOUGH and self._slow_samples * 2 > len(self._samples)

@@ -1,0 +1,723 @@
+"""`Subscriber`: one reader of a session: a cursor into its log, a window, and what is its own.
+
+It is the only thing that stands both in the tree of runs and in that of connections, and
+everything of it but receiving is synchronous. A writer loops: `receive_batch`, write, `sent`.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from math import inf
+from typing import Protocol, TypeVar
+
+import attrs
+import trio
+
+from eventmesh_trio.errors import BackpressureExceeded, BufferOverflow, StreamingError
+from eventmesh_trio.mesh.census import Census
+from eventmesh_trio.mesh.limits import MeshLimits
+from eventmesh_trio.mesh.log import EventLog, Flow, Place, Track
+from eventmesh_trio.mesh.outlet import EncodedOutlet, EventOutlet, Outlet
+from eventmesh_trio.mesh.personal import (
+    gap_event,
+    heartbeat_event,
+    personal_event,
+    personal_progress,
+    warning_event,
+)
+from eventmesh_trio.mesh.pressure import Pressure
+from eventmesh_trio.mesh.reader import Batch, OverflowStrategy, ReaderSpec, SubscriberStatistics
+from eventmesh_trio.mesh.window import DynamicBuffer
+from eventmesh_trio.wire.events import Event, Gap, Progress, RunError, Summary
+
+__all__ = ["Batch", "Home", "OverflowStrategy", "ReaderSpec", "Subscriber", "SubscriberStatistics"]
+
+T = TypeVar("T")
+
+
+class Home(Protocol):
+    """The session of a subscriber, as far as the subscriber knows it."""
+
+    @property
+    def session_id(self) -> str: ...
+
+    @property
+    def log(self) -> EventLog: ...
+
+    @property
+    def limits(self) -> MeshLimits: ...
+
+    @property
+    def census(self) -> Census: ...
+
+    def leave(self, reader: "Subscriber", *, keep_place: bool) -> None:
+        """The reader has gone; its place is dropped, or held for who resumes."""
+        ...
+
+
+@attrs.define
+class _Mark:
+    """Which state of a run's progress a reader has seen, and when it was sent."""
+
+    version: int = 0
+    sent_at: float = -inf
+
+
+@attrs.define
+class _Hole:
+    """Logged events that a lossy reader will not get: ``count`` of its own between two numbers."""
+
+    start: int
+    end: int
+    count: int
+
+
+class Subscriber(trio.abc.ReceiveChannel[Event]):
+    """One reader. Made by `Session.subscribe` or with its run by `Hub.start_run`.
+
+    An event is *taken* when it is handed out with a batch, and *read* when that batch was reported
+    by `sent` (or, failing that, when the next is asked for). Only what is read frees the window:
+    bytes in a write that stalls still hold their run back, and a reader that leaves in the middle
+    of a write keeps its place before them.
+
+    One task at a time may receive, all batches or all events. A cancelled receive took nothing.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_attached_events",
+        "_attached_top",
+        "_bytes_sent",
+        "_closed",
+        "_coalesced",
+        "_cursor",
+        "_dropped",
+        "_episodes",
+        "_failure",
+        "_flow",
+        "_flushes",
+        "_gap",
+        "_gone",
+        "_health_version",
+        "_holes",
+        "_home",
+        "_impeded",
+        "_last_activity",
+        "_log",
+        "_marks",
+        "_messages_sent",
+        "_notice_room",
+        "_notices",
+        "_opened_at",
+        "_passed",
+        "_peak",
+        "_pressed",
+        "_pressure",
+        "_read",
+        "_ready",
+        "_samples",
+        "_skipping",
+        "_taken",
+        "_task",
+        "_track",
+        "_ttfb_ms",
+        "_until",
+        "_utilizations",
+        "_waits_seen",
+        "_warned_at",
+        "_warning_due",
+        "_warnings",
+        "_window",
+        "place",
+        "read_seq",
+        "spec",
+    )
+
+    def __init__(
+        self, home: Home, spec: ReaderSpec, track: Track | None, after: int, gap: Gap | None
+    ) -> None:
+        log = home.log
+        now = trio.current_time()
+        self.spec = spec
+        self._home = home
+        self._log = log
+        self._track = track
+        self._flow: Flow = log.flow if track is None else track
+        self._until = spec.until
+        # Positions: (events, bytes) count within the flow.
+        self._cursor = after
+        self._taken = log.counted(self._flow, after)
+        self.read_seq = after
+        self._read = self._taken
+        self._attached_top = log.top
+        self._attached_events = self._flow.events
+        self._window = DynamicBuffer(
+            spec.capacity,
+            min_capacity=spec.min_capacity,
+            max_capacity=spec.max_capacity,
+            growth_factor=spec.growth_factor,
+            shrink_factor=spec.shrink_factor,
+            adaptive=spec.adaptive,
+        )
+        self._pressure = Pressure(spec.slow_client_threshold_ms)
+        self.place: Place | None = None
+        if spec.lossless:
+            self.place = log.add_place(
+                self._flow,
+                after,
+                capacity=self._window.capacity,
+                window_bytes=home.limits.window_bytes,
+                owner=self,
+            )
+        self._gap = gap
+        self._holes: deque[_Hole] | None = None
+        self._skipping = 0  # own events in holes that the cursor has not passed
+        self._marks: dict[Track, _Mark] = {}
+        self._notices: deque[bytes] = deque()
+        self._notice_room: trio.lowlevel.ParkingLot | None = None
+        self._ready: deque[Event] | None = None
+        self._task: trio.lowlevel.Task | None = None
+        self._closed = False
+        self._failure: StreamingError | None = None
+        self._gone: trio.Event | None = None
+        self._health_version = home.census.health_version
+        self._opened_at = self._last_activity = now
+        self._warned_at = -inf
+        self._pressed = self._warning_due = False
+        self._bytes_sent = self._messages_sent = self._flushes = 0
+        self._dropped = self._coalesced = self._warnings = self._episodes = 0
+        self._impeded = self._passed = self._waits_seen = 0
+        self._peak = self._utilizations = 0.0
+        self._samples = 0
+        self._ttfb_ms: float | None = None
+        home.census.stream_opened(self)
+
+    # --- Receiving ----------------------------------------------------------------------------
+
+    async def receive_batch(self) -> Batch:
+        """Everything that the writer should write now, in order; waits where there is nothing.
+
+        In order: a gap, notices, logged events, progress, a warning, the server's health, a
+        heartbeat. A batch is bounded by ``spec.batch_bytes``; when idle it is one event, under load
+        it grows. Asking for the next batch says that the last one was written.
+
+        Raises:
+          trio.EndOfChannel: what ``spec.until`` names has come, and everything was handed out.
+          BackpressureExceeded: this reader held its run back longer than ``stall_seconds``.
+          SubscriberLagged: it followed one run, and made the log keep too much of others.
+          BufferOverflow: it has the ``disconnect`` strategy and fell behind its window.
+          trio.ClosedResourceError: it was closed. trio.BusyResourceError: another task receives.
+        Cancelled: nothing is lost or handed out twice.
+        """
+        if self._ready:
+            raise RuntimeError("a reader receives either events or batches, not both")
+        self._settle()
+        while True:
+            self._check_open()
+            await self._wait_news()
+            self._check_open()
+            outlet = EncodedOutlet(self._log, self.spec.encoder_for, self.spec.batch_bytes)
+            self._gather(outlet)
+            if outlet.items:
+                return Batch(outlet.items, len(outlet.items), outlet.nbytes)
+            if self._ended():
+                raise trio.EndOfChannel
+            self._settle()  # what was passed over without a word: other runs' events
+
+    async def receive(self) -> Event:
+        """The next event: as `receive_batch`, unencoded, logged ones with their ``id``.
+
+        An event counts as read when it is returned.
+        """
+        while True:
+            self._check_open()
+            if self._ready:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._wait_news()
+                self._check_open()
+                outlet = EventOutlet(self._log)
+                self._gather(outlet)
+                self._ready = deque(outlet.items)
+            if self._ready:
+                event = self._ready.popleft()
+                self._count(1, 0)
+                if not self._ready:
+                    self._settle()
+                return event
+            if self._ended():
+                raise trio.EndOfChannel
+            self._settle()
+
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._closed:
+            raise trio.ClosedResourceError
+        if self._task is not None:
+            raise trio.BusyResourceError("another task is receiving from this subscriber")
+
+    async def _wait_news(self) -> None:
+        """A checkpoint, always: others' turn before anything is taken, so that nothing is lost."""
+        if self._has_news() or self._ended():
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._sleep()
+
+    def _has_news(self) -> bool:
+        now = trio.current_time()
+        return (
+            self._cursor < self._log.top
+            or bool(self._notices)
+            or self._gap is not None
+            or self._warning_is_due(now)
+            or self._health_is_news()
+            or self._next_due() <= now
+        )
+
+    def _ended(self) -> bool:
+        log = self._log
+        if self._track is not None and self._until == "run":
+            return not self._track.live and self._taken[0] == self._track.events
+        if self._cursor < log.top or self._notices:
+            return False
+        return not log.live_tracks and (log.closed or self._until == "idle")
+
+    async def _sleep(self) -> None:
+        """Wait for the log, a notice, or the time when something of this reader's own is due."""
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._task = None
+            self._log.sleepers.pop(self, None)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._log.sleepers[self] = None
+        self._task = trio.lowlevel.current_task()
+        with trio.CancelScope(deadline=self._next_due()):
+            await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def wake(self) -> None:
+        """Let a receiver look again. Idempotent; for the log and the hub."""
+        task, self._task = self._task, None
+        if task is not None:
+            self._log.sleepers.pop(self, None)
+            trio.lowlevel.reschedule(task)
+
+    def _next_due(self) -> float:
+        due = self._last_activity + self.spec.heartbeat_seconds
+        if self.spec.progress:
+            for track in self._followed():
+                if self._has_progress(track):
+                    due = min(due, self._progress_due(track))
+        return due
+
+    def _followed(self) -> Iterable[Track]:
+        """The live runs that this reader follows."""
+        if self._track is None:
+            return self._log.live_tracks
+        return (self._track,) if self._track.live else ()
+
+    # --- Gathering: synchronous, so that what is taken is handed out ---------------------------
+
+    def _gather(self, outlet: Outlet[T]) -> None:
+        now = trio.current_time()
+        self._sample()
+        if self._gap is not None and outlet.offer([(self._gap, None)], None):
+            self._gap = None
+        if self._notices:
+            outlet.take_notices(self._notices)
+            self._wake_posters()
+        if not self.spec.lossless:
+            self._overflow()
+        self._take_entries(outlet)
+        if not self._ended():
+            self._take_extras(outlet, now)
+        if outlet.items:
+            self._last_activity = now
+
+    def _take_entries(self, outlet: Outlet[T]) -> None:
+        log = self._log
+        last = self._cursor + self._home.limits.max_batch_events
+        while self._cursor < min(log.top, last) and not outlet.full:
+            if self._cursor + 1 < log.first:
+                self._pass_evicted(outlet)
+                continue
+            stop = min(log.top, last)
+            if self._holes:
+                if self._holes[0].start <= self._cursor + 1:
+                    self._pass_hole(outlet)
+                    continue
+                stop = min(stop, self._holes[0].start - 1)
+            start = self._cursor + 1
+            track, stop = log.stretch(start, stop)
+            if self._track is not None and track is not self._track:
+                self._cursor = stop
+                continue
+            count = outlet.take(track, start, stop)
+            if count:
+                self._pass(start + count - 1, count, log.weight(start, start + count - 1))
+            elif not outlet.full and self._offer_personal(outlet, track, start):
+                self._pass(start, 1, log.weight(start, start))
+
+    def _pass(self, seq: int, events: int, nbytes: int) -> None:
+        self._cursor = seq
+        self._taken = (self._taken[0] + events, self._taken[1] + nbytes)
+
+    def _offer_personal(self, outlet: Outlet[T], track: Track, seq: int) -> bool:
+        event = self._log.event(seq)
+        statistics = self.statistics()
+        parts: list[tuple[Event, str | None]] = []
+        # The last progress stands before the summary, in a replay too.
+        progress = track.progress() if isinstance(event, Summary) and self.spec.progress else None
+        if progress is not None:
+            parts.append((self._personal_progress(progress, track, statistics), None))
+        personal = personal_event(event, self.spec, self._home.limits, statistics)
+        parts.append((personal, self._log.id_of(seq)))
+        if not outlet.offer(parts, track.request_id):
+            return False
+        if progress is not None:
+            self._note_progress(track, -inf)
+        if isinstance(event, Summary):
+            self._marks.pop(track, None)
+        return True
+
+    def _take_extras(self, outlet: Outlet[T], now: float) -> None:
+        """What is this reader's own and never logged."""
+        if self.spec.progress:
+            for track in self._followed():
+                if self._has_progress(track) and now >= self._progress_due(track):
+                    self._offer_progress(outlet, track, now)
+        self._judge_pressure()
+        if self._warning_is_due(now):
+            warning = warning_event(self.spec.connection_id, self.statistics())
+            if outlet.offer([(warning, None)], None):
+                self._warning_due = False
+                self._warned_at = now
+                self._warnings += 1
+                self._home.census.warned()
+        census = self._home.census
+        if self._health_is_news() and outlet.offer([(census.system_status(), None)], None):
+            self._health_version = census.health_version
+        if not outlet.items and now >= self._last_activity + self.spec.heartbeat_seconds:
+            beat = heartbeat_event(self._home.session_id, census, self.statistics())
+            outlet.offer([(beat, None)], None)
+
+    # --- Progress: the newest state, where this reader is ready for it ---------------------------
+
+    def _has_progress(self, track: Track) -> bool:
+        """Whether there is news of a run whose first result this reader has taken."""
+        if not 0 < track.first_result_seq <= self._cursor:
+            return False
+        mark = self._marks.get(track)
+        return mark is None or mark.version != track.version
+
+    def _progress_due(self, track: Track) -> float:
+        mark = self._marks.get(track)
+        if mark is None:
+            return -inf  # the first comes with the first result
+        lags = self._taken[0] + self._skipping < self._flow.events or self._pressure.is_slow
+        if lags:
+            return mark.sent_at + max(
+                self.spec.buffer_timeout_ms / 1000, self.spec.flush_interval_seconds
+            )
+        return mark.sent_at + self.spec.flush_interval_seconds
+
+    def _offer_progress(self, outlet: Outlet[T], track: Track, now: float) -> None:
+        progress = track.progress()
+        if progress is not None:
+            event = self._personal_progress(progress, track, self.statistics())
+            if not outlet.offer([(event, None)], track.request_id):
+                return
+        self._note_progress(track, now)
+
+    def _personal_progress(
+        self, progress: Progress, track: Track, statistics: SubscriberStatistics
+    ) -> Event:
+        pending_bytes = max(0, self._flow.nbytes - self._taken[1])
+        return personal_progress(
+            progress,
+            track.request_id,
+            self.spec,
+            statistics,
+            pending_bytes,
+            pressed=self._pressed,
+        )
+
+    def _note_progress(self, track: Track, now: float) -> None:
+        mark = self._marks.setdefault(track, _Mark())
+        skipped = max(0, track.version - mark.version - 1)
+        self._coalesced += skipped
+        self._home.census.coalesced(skipped)
+        mark.version = track.version
+        mark.sent_at = now
+
+    # --- Pressure, and what lossy readers lose ----------------------------------------------------
+
+    def _sample(self) -> None:
+        """Note how full the window is; once per batch."""
+        utilization = self._used() / self._window.capacity
+        self._peak = max(self._peak, utilization)
+        self._utilizations += utilization
+        self._samples += 1
+
+    def _pending(self) -> int:
+        return max(0, self._flow.events - self._read[0] - self._skipping)
+
+    def _used(self) -> int:
+        # A replay may have more before it than any window: the window is full, no more.
+        return min(self._pending(), self._window.capacity)
+
+    def _judge_pressure(self) -> None:
+        """Begin or end an episode of pressure. What a replay has still to read is no pressure."""
+        used = self._used() if self.read_seq >= self._attached_top else 0
+        slow = self._pressure.is_slow
+        if not self._pressed and (slow or used >= self._window.threshold):
+            self._pressed = True
+            self._episodes += 1
+            self._warning_due = self.spec.adaptive
+        elif self._pressed and not slow and used <= self._window.threshold // 2:
+            self._pressed = self._warning_due = False
+
+    def _warning_is_due(self, now: float) -> bool:
+        return self._warning_due and now >= self._warned_at + self._home.limits.warning_seconds
+
+    def _health_is_news(self) -> bool:
+        return self.spec.system_status and self._health_version != self._home.census.health_version
+
+    def _overflow(self) -> None:
+        """Decide what a lossy reader loses: what came since it attached, beyond its window."""
+        log = self._log
+        counted_from = max(self._taken[0], self._attached_events)
+        excess = self._flow.events - counted_from - self._skipping - self._window.capacity
+        if excess <= 0:
+            return
+        if self.spec.strategy == "disconnect":
+            error = BufferOverflow(
+                f"{excess} events more than the window of {self._window.capacity} were waiting"
+            )
+            self.cut_off(error)
+            raise error
+        passed = max(self._cursor, self._attached_top)
+        if self._holes:
+            passed = max(passed, self._holes[-1].end)
+        mine = [
+            seq
+            for seq, owner in log.owners(passed + 1, log.top)
+            if self._track is None or owner is self._track
+        ]
+        lost = mine[:excess] if self.spec.strategy == "drop_oldest" else mine[-excess:]
+        self._holes = self._holes or deque()
+        dropped, hole = 0, None
+        for seq in lost:
+            if isinstance(log.event(seq), (Summary, RunError)):
+                hole = None  # how a run ended is never lost
+                continue
+            if hole is None:
+                hole = _Hole(seq, seq, 0)
+                self._holes.append(hole)
+            hole.end = seq
+            hole.count += 1
+            dropped += 1
+        self._skipping += dropped
+        self._note_dropped(dropped)
+
+    def _pass_hole(self, outlet: Outlet[T]) -> None:
+        assert self._holes, "called with a hole ahead"
+        hole = self._holes[0]
+        gap = gap_event(hole.start, hole.end, epoch_changed=False)
+        if outlet.offer([(gap, None)], None):
+            self._holes.popleft()
+            self._skipping -= hole.count
+            self._cursor = hole.end
+            self._taken = self._log.counted(self._flow, hole.end)
+
+    def _pass_evicted(self, outlet: Outlet[T]) -> None:
+        """The log has forgotten what comes next: say so, and go on with what it kept."""
+        last = self._log.first - 1
+        taken = self._log.counted(self._flow, last)
+        lost = taken[0] - self._taken[0]
+        if lost and not outlet.offer(
+            [(gap_event(self._cursor + 1, last, epoch_changed=False), None)], None
+        ):
+            return
+        while self._holes and self._holes[0].start <= last:
+            hole = self._holes.popleft()
+            # What of it is left behind the eviction is lost as well, and told with the next gap.
+            rest = self._log.counted(self._flow, hole.end)[0] - taken[0] if hole.end > last else 0
+            self._skipping -= hole.count - rest
+            lost -= hole.count - rest
+            if rest:
+                self._holes.appendleft(_Hole(last + 1, hole.end, rest))
+                break
+        self._cursor, self._taken = last, taken
+        self._note_dropped(lost)
+
+    def _note_dropped(self, events: int) -> None:
+        if events > 0:
+            self._dropped += events
+            self._impeded += events
+            self._passed += events
+            self._home.census.dropped(events)
+
+    # --- What the writer tells --------------------------------------------------------------------
+
+    def sent(self, events: int, nbytes: int, seconds: float) -> None:
+        """Report that the batch was written: it is read now, and its window is free."""
+        self._pressure.record(seconds * 1000)
+        self._flushes += 1
+        self._count(events, nbytes)
+        self._last_activity = trio.current_time()
+        if self._closed or self._failure is not None:
+            return
+        self._settle()
+        self._adapt()
+        self._judge_pressure()
+
+    def first_byte(self, ttfb_ms: float) -> None:
+        """Report the time to first byte, which this reader's summary will state."""
+        self._ttfb_ms = ttfb_ms
+
+    def _count(self, events: int, nbytes: int) -> None:
+        self._messages_sent += events
+        self._bytes_sent += nbytes
+        self._home.census.sent(events, nbytes)
+
+    def _settle(self) -> None:
+        """What was taken is read."""
+        if self.read_seq == self._cursor:
+            return
+        self._passed += self._taken[0] - self._read[0]
+        self.read_seq, self._read = self._cursor, self._taken
+        place = self.place
+        if place is not None:
+            self._impeded += place.waits - self._waits_seen
+            self._waits_seen = place.waits
+            self._log.move_place(place, self.read_seq, *self._read)
+
+    def _adapt(self) -> None:
+        slow = self._pressure.is_slow
+        if self._window.record(self._passed, self._impeded, slow=slow) and self.place is not None:
+            self._log.resize_place(self.place, self._window.capacity)
+        self._passed = self._impeded = 0
+
+    # --- Notices: a connection's own messages -----------------------------------------------------
+
+    def post_nowait(self, notice: bytes) -> None:
+        """Queue an encoded message of this connection alone; it goes out before logged events.
+
+        Raises:
+          trio.WouldBlock: ``notice_queue`` are waiting; read no more commands before
+            `wait_notice_room` has returned.
+          trio.ClosedResourceError: the subscriber is closed or cut off.
+        """
+        if self._closed or self._failure is not None:
+            raise trio.ClosedResourceError
+        if len(self._notices) >= self._home.limits.notice_queue:
+            raise trio.WouldBlock
+        self._notices.append(notice)
+        self.wake()
+
+    async def wait_notice_room(self) -> None:
+        """Return when `post_nowait` may succeed, or when the subscriber is closed or cut off."""
+        await trio.lowlevel.checkpoint()
+        while (
+            len(self._notices) >= self._home.limits.notice_queue
+            and not self._closed
+            and self._failure is None
+        ):
+            if self._notice_room is None:
+                self._notice_room = trio.lowlevel.ParkingLot()
+            await self._notice_room.park()
+
+    def _wake_posters(self) -> None:
+        if self._notice_room is not None:
+            self._notice_room.unpark_all()
+
+    # --- State and end -------------------------------------------------------------------------
+
+    @property
+    def last_event_id(self) -> str | None:
+        """The id up to which everything was read; None before the first event."""
+        return self._log.id_of(self.read_seq) if self.read_seq else None
+
+    @property
+    def track(self) -> Track | None:
+        """The one run that this reader follows; None: all of the session."""
+        return self._track
+
+    def statistics(self) -> SubscriberStatistics:
+        """How this reader fares at this moment."""
+        window = self._window
+        used = self._used()
+        return SubscriberStatistics(
+            used=used,
+            pending=self._pending(),
+            capacity=window.capacity,
+            threshold=window.threshold,
+            utilization=used / window.capacity,
+            peak_utilization=self._peak,
+            avg_utilization=self._utilizations / self._samples if self._samples else 0.0,
+            avg_send_time_ms=self._pressure.average_ms,
+            slow_sends=self._pressure.slow_sends,
+            is_slow=self._pressure.is_slow,
+            bytes_sent=self._bytes_sent,
+            messages_sent=self._messages_sent,
+            flushes=self._flushes,
+            dropped=self._dropped,
+            coalesced=self._coalesced,
+            episodes=self._episodes,
+            warnings=self._warnings,
+            resizes=window.resizes,
+            notices=len(self._notices),
+            connected_seconds=trio.current_time() - self._opened_at,
+            ttfb_ms=self._ttfb_ms,
+        )
+
+    def end_when_idle(self) -> None:
+        """End a channel that would never end when no run is live: the server is draining."""
+        if self._until == "never":
+            self._until = "idle"
+            self.wake()
+
+    async def wait_cut_off(self) -> None:
+        """Return when this reader was cut off or closed: race it with a write that may stall."""
+        if self._closed or self._failure is not None:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._gone is None:
+            self._gone = trio.Event()
+        await self._gone.wait()
+
+    def cut_off(self, error: StreamingError) -> None:
+        """Detach the reader; receiving raises ``error``. For publishers and the log."""
+        if not self._closed and self._failure is None:
+            self._failure = error
+            # Its client can resume, so where nobody else reads the run waits for it to linger.
+            self._leave(keep_place=isinstance(error, BackpressureExceeded), failed=True)
+
+    def close(self, keep_place: bool = False) -> None:
+        """Detach the reader. Idempotent.
+
+        Args:
+          keep_place: its client may come back: while its runs linger, they wait at this place when
+            the window is full. Otherwise they go on without waiting.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if self._failure is None:
+            self._leave(keep_place=keep_place, failed=False)
+        self._notices.clear()
+        self._ready = None
+
+    async def aclose(self) -> None:
+        """`close`, and a checkpoint."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def _leave(self, *, keep_place: bool, failed: bool) -> None:
+        self._home.census.stream_closed(self, failed=failed)
+        self._home.leave(self, keep_place=keep_place and self.spec.lossless)
+        self.wake()
+        self._wake_posters()
+        if self._gone is not None:
+            self._gone.set()

@@ -1,0 +1,93 @@
+"""`DynamicBuffer`: how many events one reader may lag, adapted to how it reads.
+
+Source: ``streaming-api.md``, "Buffer Management Implementation"; WIRE.md, section 6.
+"""
+
+from math import ceil
+from typing import Final
+
+__all__ = ["DynamicBuffer", "warning_threshold"]
+
+_SLOW_WRITES: Final = 10
+
+
+def warning_threshold(capacity: int) -> int:
+    """The number of used events at which a reader is warned (800 of 1024), at least 1."""
+    return max(1, capacity * 25 // 32)
+
+
+class DynamicBuffer:
+    """The capacity of one reader's window, in events.
+
+    It grows when more than 1 % of the events of the last window were dropped or had to wait for
+    the reader, and shrinks when the reader's sends are mostly slow: a larger window helps who reads
+    in gusts, and only costs memory and freshness with who is slow. A window is as many events as
+    the capacity, or ten writes to a slow reader; after each judgement a new one begins.
+    """
+
+    __slots__ = (
+        "_adaptive",
+        "_capacity",
+        "_growth",
+        "_impeded",
+        "_max",
+        "_min",
+        "_passed",
+        "_shrink",
+        "_writes",
+        "resizes",
+    )
+
+    def __init__(
+        self,
+        capacity: int = 256,
+        *,
+        min_capacity: int = 64,
+        max_capacity: int = 2048,
+        growth_factor: float = 1.5,
+        shrink_factor: float = 0.75,
+        adaptive: bool = True,
+    ) -> None:
+        self._min = min_capacity
+        self._max = max_capacity
+        self._growth = growth_factor
+        self._shrink = shrink_factor
+        self._adaptive = adaptive
+        self._capacity = min(max(capacity, min_capacity), max_capacity)
+        self._passed = 0
+        self._impeded = 0
+        self._writes = 0
+        self.resizes = 0
+
+    @property
+    def capacity(self) -> int:
+        return self._capacity
+
+    @property
+    def threshold(self) -> int:
+        """`warning_threshold` of the present capacity."""
+        return warning_threshold(self._capacity)
+
+    def record(self, passed: int, impeded: int, *, slow: bool) -> bool:
+        """Note what one write made the reader pass; whether the capacity changed.
+
+        Args:
+          passed: events that were sent or dropped.
+          impeded: those of them that were dropped, or for which a run had to wait.
+          slow: whether the reader's sends are judged slow now.
+        """
+        self._passed += passed
+        self._impeded += impeded
+        self._writes += 1
+        if self._passed < self._capacity and not (slow and self._writes >= _SLOW_WRITES):
+            return False
+        before = self._capacity
+        if self._adaptive and slow:
+            self._capacity = max(self._min, ceil(before * self._shrink))
+        elif self._adaptive and self._impeded * 100 > self._passed:
+            self._capacity = min(self._max, ceil(before * self._growth))
+        self._passed = self._impeded = self._writes = 0
+        if self._capacity == before:
+            return False
+        self.resizes += 1
+        return True

@@ -1,0 +1,108 @@
+"""Trying a fetch again: what is worth it, how long to wait, and when to stop."""
+
+import random
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+import attrs
+import trio
+
+from eventmesh_trio.abc import Fetcher, Fields, Page
+from eventmesh_trio.errors import PageError
+from eventmesh_trio.wire.requests import CrawlOptions
+
+__all__ = ["RETRYABLE_STATUSES", "RetryLimits", "fetch_with_retries", "parse_retry_after"]
+
+RETRYABLE_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_RANDOM: Final = random.Random()
+
+
+@attrs.frozen(kw_only=True)
+class RetryLimits:
+    """How long the waits between attempts are. How many attempts: ``options.max_retries``."""
+
+    first_delay_seconds: float = attrs.field(default=0.5, validator=attrs.validators.ge(0))
+    """The longest wait before the second attempt; doubled for each one after."""
+
+    max_delay_seconds: float = attrs.field(default=8.0, validator=attrs.validators.ge(0))
+    """What the doubling ends at."""
+
+    max_retry_after_seconds: float = attrs.field(default=20.0, validator=attrs.validators.ge(0))
+    """The longest ``Retry-After`` that is waited for. Who asks for more is not asked again."""
+
+
+async def fetch_with_retries(
+    fetcher: Fetcher,
+    url: str,
+    options: CrawlOptions,
+    *,
+    limits: RetryLimits | None = None,
+    rng: random.Random = _RANDOM,
+    on_attempt: Callable[[int], None] | None = None,
+    now: Callable[[], float] = time.time,
+) -> Page:
+    """Fetch, and again after a failure that may pass, at most ``options.max_retries`` times.
+
+    The deadline over all attempts is the caller's, who asks `on_attempt` how far it came::
+
+        with trio.move_on_after(options.timeout_seconds) as scope:
+            page = await fetch_with_retries(fetcher, url, options, on_attempt=note)
+        if scope.cancelled_caught:
+            raise FetchTimeout(...)
+
+    The wait is exponential with full jitter: anything between 0 and the current delay. A wait that
+    an origin asked for by ``Retry-After`` is kept in full, or the attempt was the last.
+
+    Args:
+      on_attempt: called with the number of each attempt, from 1, as it begins.
+      rng: for the jitter.
+      now: seconds since the epoch, for ``Retry-After`` as a date.
+    Returns:
+      The page of the last attempt, whatever its status.
+    Raises:
+      PageError: of the last attempt, with ``attempt_number`` and ``max_retries`` in its context.
+    """
+    limits = limits or RetryLimits()
+    delay = limits.first_delay_seconds
+    attempt = 0
+    while True:
+        attempt += 1
+        if on_attempt is not None:
+            on_attempt(attempt)
+        last = attempt > options.max_retries
+        asked: float | None
+        try:
+            page = await fetcher.fetch(url, options)
+        except PageError as error:
+            error.context.update(attempt_number=attempt, max_retries=options.max_retries)
+            asked = error.retry_after_seconds
+            if last or not error.can_retry or (asked or 0) > limits.max_retry_after_seconds:
+                raise
+        else:
+            if last or page.status not in RETRYABLE_STATUSES:
+                return page
+            asked = parse_retry_after(page.fields, now())
+            if (asked or 0) > limits.max_retry_after_seconds:
+                return page
+        wait = rng.uniform(0, delay)
+        await trio.sleep(wait if asked is None else asked)
+        delay = min(delay * 2, limits.max_delay_seconds)
+
+
+def parse_retry_after(fields: Fields, now: float) -> float | None:
+    """The seconds that a response asks to wait, or None where it does not say, or not clearly.
+
+    Source: RFC 9110, section 10.2.3: seconds, or a date.
+    """
+    value = next((value for name, value in fields if name == b"retry-after"), None)
+    if value is None:
+        return None
+    text = value.decode("latin-1").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:12])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+    except (ValueError, TypeError, OverflowError):
+        return None

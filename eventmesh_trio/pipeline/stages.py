@@ -1,0 +1,240 @@
+"""What happens to one URL of a crawl: looked up, fetched, read, kept.
+
+Each method takes one URL a step further and ends in a `Parcel` or an `Outcome`, never in an
+exception: this is the boundary at which one URL's trouble, a bug in its handling included, becomes
+that URL's result. Nothing here knows of the frontier's states, of channels, or of readers.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from math import inf
+from typing import Final, Protocol
+
+import attrs
+import structlog
+import trio
+
+from eventmesh_trio.abc import Cache, CacheEntry, Extraction, Extractor, Fetcher, Page
+from eventmesh_trio.errors import EventMeshError, FetchTimeout, InternalError, PageError
+from eventmesh_trio.pipeline.frontier import Errand
+from eventmesh_trio.pipeline.report import Outcome, extraction_stages, judged, refusal_of
+from eventmesh_trio.pipeline.retry import RetryLimits, fetch_with_retries
+from eventmesh_trio.wire.requests import CrawlOptions
+from eventmesh_trio.wire.urls import cache_key, parse_url
+
+__all__ = ["CrawlPorts", "Parcel", "Stages", "Turns"]
+
+_logger: Final = structlog.get_logger(__name__)
+
+
+class Turns(Protocol):
+    """What a crawl asks of politeness: to take turns at a host."""
+
+    def turn(self, url: str, options: CrawlOptions) -> AbstractAsyncContextManager[object]:
+        """Wait for this URL's turn and hold it for the length of the block.
+
+        The wait is bounded by politeness itself: a URL's own time stands still meanwhile.
+        Raises: PageError of the kind that fits: `RobotsDenied`, `CircuitOpen`.
+        """
+        ...
+
+
+@attrs.frozen
+class CrawlPorts:
+    """What all runs of a server share."""
+
+    fetcher: Fetcher
+    extractor: Extractor
+    cache: Cache
+    politeness: Turns
+
+
+@attrs.frozen
+class Parcel:
+    """A page on its way to extraction."""
+
+    errand: Errand
+    cache_key: str
+    page: Page
+    seconds: float  # that the fetch took
+
+
+@attrs.define(eq=False)
+class _TimedFetcher:
+    """A `Fetcher` for one URL: each attempt waits for its turn, and the URL's time for it.
+
+    Without that, a run with a site's long crawl delay would time out on its own good manners.
+    """
+
+    _ports: CrawlPorts
+    _scope: trio.CancelScope
+    attempts: int = attrs.field(default=0, init=False)
+
+    async def fetch(self, url: str, options: CrawlOptions) -> Page:
+        left = self._scope.deadline - trio.current_time()
+        self._scope.deadline = inf
+        try:
+            async with self._ports.politeness.turn(url, options):
+                self._scope.deadline = trio.current_time() + left
+                return await self._ports.fetcher.fetch(url, options)
+        finally:
+            if self._scope.deadline == inf:  # there was no turn
+                self._scope.deadline = trio.current_time() + left
+
+    def note(self, attempt: int) -> None:
+        self.attempts = attempt
+
+
+@attrs.define(eq=False)
+class Stages:
+    """The steps of one run: its options, and the ports it uses.
+
+    ``received`` is told the body bytes of each page as it comes from its origin; ``wall_time``
+    gives seconds since the epoch.
+    """
+
+    _ports: CrawlPorts
+    _options: CrawlOptions
+    _retry: RetryLimits
+    _request_id: str
+    _received: Callable[[int], None]
+    _wall_time: Callable[[], float]
+
+    async def bring(self, errand: Errand) -> Parcel | Outcome:
+        """Get one URL's page; an outcome where the cache has its document, or nothing came."""
+        began = trio.current_time()
+        key = cache_key(parse_url(errand.href), self._options.extraction_key)
+        if (hit := await self._look_up(errand)) is not None:
+            return Outcome(
+                cache_key=key,
+                seconds=trio.current_time() - began,
+                stages=("cache",),
+                status=hit.status,
+                final_url=_elsewhere(errand, hit.final_url),
+                extraction=hit.extraction,
+                from_cache=True,
+            )
+        page: Page | None = None
+        error: EventMeshError | None
+        try:
+            page, attempts = await self._fetch(errand)
+            error = refusal_of(
+                page,
+                now=self._wall_time(),
+                attempt_number=attempts,
+                max_retries=self._options.max_retries,
+            )
+        except (Exception, BaseExceptionGroup) as failure:
+            error = self._contain(failure, errand, "fetch")
+        seconds = trio.current_time() - began
+        if page is not None:
+            self._received(page.wire_bytes)
+            if error is None:
+                return Parcel(errand, key, page, seconds)
+        return Outcome(
+            cache_key=key,
+            seconds=seconds,
+            stages=("fetch",),
+            status=page.status if page else 0,
+            final_url=_elsewhere(errand, page.final_url) if page else None,
+            error=error,
+        )
+
+    async def read(self, parcel: Parcel) -> Outcome:
+        """Extract the document of a page."""
+        options, page = self._options, parcel.page
+        began = trio.current_time()
+        extraction: Extraction | None = None
+        error: EventMeshError | None = None
+        try:
+            found = await self._ports.extractor.extract(
+                page, options.extract_mode, options.max_text_chars
+            )
+            extraction = judged(found, page, options.render_mode)
+        except (Exception, BaseExceptionGroup) as failure:
+            error = self._contain(failure, parcel.errand, "extraction")
+            await trio.lowlevel.checkpoint()  # it may have failed before its first one
+        return Outcome(
+            cache_key=parcel.cache_key,
+            seconds=parcel.seconds + trio.current_time() - began,
+            stages=("fetch", *extraction_stages(options.extract_mode)),
+            status=page.status,
+            final_url=_elsewhere(parcel.errand, page.final_url),
+            extraction=extraction,
+            error=error,
+        )
+
+    async def keep(self, errand: Errand, extraction: Extraction, outcome: Outcome) -> None:
+        """Put a fresh document into the cache; cancelled, it is just not kept."""
+        entry = CacheEntry(
+            extraction=extraction,
+            status=outcome.status,
+            final_url=outcome.final_url or errand.href,
+            stored_at=self._wall_time(),
+        )
+        try:
+            await self._ports.cache.put(self._store_key(errand), entry, self._options.cache_mode)
+        except (Exception, BaseExceptionGroup) as bug:
+            self._contain(bug, errand, "cache")  # only the next crawl pays for it
+            await trio.lowlevel.checkpoint()
+
+    async def _look_up(self, errand: Errand) -> CacheEntry | None:
+        try:
+            return await self._ports.cache.get(self._store_key(errand), self._options.cache_mode)
+        except (Exception, BaseExceptionGroup) as bug:
+            self._contain(bug, errand, "cache")  # a store that fails is a miss
+            await trio.lowlevel.checkpoint()
+            return None
+
+    async def _fetch(self, errand: Errand) -> tuple[Page, int]:
+        """The page, and how many attempts it took; `FetchTimeout` when the URL's time is up."""
+        options = self._options
+        with trio.move_on_after(options.timeout_seconds) as scope:
+            fetcher = _TimedFetcher(self._ports, scope)
+            page = await fetch_with_retries(
+                fetcher, errand.href, options, limits=self._retry, on_attempt=fetcher.note
+            )
+            return page, fetcher.attempts
+        raise FetchTimeout(
+            f"no page within {options.timeout_seconds:g} seconds",
+            context={
+                "attempt_number": fetcher.attempts,
+                "max_retries": options.max_retries,
+                "timeout_threshold_ms": round(options.timeout_seconds * 1000),
+            },
+        )
+
+    def _store_key(self, errand: Errand) -> str:
+        """The whole of what the wire's ``cache_key`` is a digest of.
+
+        Its 32 bits name a document well enough, but a site could find two of its pages, or two
+        option sets, that share them, and have one served for the other.
+        """
+        return f"{self._options.extraction_key}\n{errand.href}"
+
+    def _contain(self, failure: BaseException, errand: Errand, stage: str) -> EventMeshError:
+        """What the client is told of a failure; a bug is logged.
+
+        Of a group only the exceptions are contained: a cancellation or an interrupt that came at
+        the same moment goes on its way.
+        """
+        if isinstance(failure, PageError):
+            return failure
+        others: BaseException | None = None
+        if isinstance(failure, BaseExceptionGroup):
+            _, others = failure.split(Exception)
+        _logger.error(
+            "a URL could not be handled",
+            url=errand.href,
+            stage=stage,
+            request_id=self._request_id,
+            exc_info=failure,
+        )
+        if others is not None:
+            raise others
+        return InternalError("the server failed to handle this URL; its log says why")
+
+
+def _elsewhere(errand: Errand, final_url: str) -> str | None:
+    """Where redirects led, if they led away from the URL that was asked for."""
+    return None if final_url == errand.href else final_url

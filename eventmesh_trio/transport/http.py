@@ -1,0 +1,251 @@
+"""HTTP/1.1 connections over any trio stream: requests in turn, deadlines, errors, the farewell."""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+
+import structlog
+import trio
+
+from eventmesh_trio.abc import Exchange, Request
+from eventmesh_trio.errors import (
+    ConnectionBroken,
+    EventMeshError,
+    InternalError,
+    RemoteProtocolError,
+    RequestError,
+    WebSocketClosed,
+)
+from eventmesh_trio.transport.drain import Drain
+from eventmesh_trio.transport.exchange import HTTPExchange, date_field
+from eventmesh_trio.transport.limits import TransportLimits
+from eventmesh_trio.transport.link import Link
+from eventmesh_trio.wire.http11 import Head, HeadLimits, ServerConnection
+from eventmesh_trio.wire.problem import error_body, error_fields, error_status
+
+__all__ = ["Handler", "Outcome", "run_handler", "serve_connection"]
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+logger = structlog.get_logger("eventmesh_trio.transport")
+
+
+async def serve_connection(
+    stream: trio.abc.Stream,
+    handler: Handler,
+    limits: TransportLimits,
+    *,
+    scheme: str = "http",
+    peer: str = "",
+    drain: Drain | None = None,
+) -> None:
+    """Serve the requests of one connection, one after the other, and close it.
+
+    The handler runs in this task. What it raises ends this connection only: an error with a status
+    becomes a JSON response if none was started, anything else is logged and becomes a 500 or,
+    in the middle of a response, an abort that the client can see.
+
+    Args:
+      scheme, peer: what the requests say about where they came from.
+      drain: when it begins, the connection closes after the response at hand, or at once if idle.
+    Cancelled: the stream is closed at once, whatever was being written.
+    """
+    connection = _Connection(stream, handler, limits, scheme, peer, drain)
+    try:
+        await connection.serve()
+    finally:
+        # The farewell bounds itself; without it a cancelled connection would keep its socket.
+        with trio.move_on_after(2 * limits.farewell_seconds, shield=True):
+            await connection.link.close()
+
+
+class Outcome:
+    """How a handler ended; ``failure`` is what the client may be told."""
+
+    __slots__ = ("failure",)
+
+    def __init__(self) -> None:
+        self.failure: EventMeshError | None = None
+
+
+async def run_handler(handler: Handler, exchange: Exchange) -> Outcome:
+    """Run a handler and contain its exceptions: this is the connection's boundary.
+
+    `trio.Cancelled` and what is no `Exception` pass through. Bugs are logged, with their traceback;
+    a peer that left or broke the protocol is no bug.
+    """
+    outcome = Outcome()
+    try:
+        await handler(exchange)
+    except* (ConnectionBroken, WebSocketClosed) as group:
+        outcome.failure = _first(group)
+    except* (RequestError, RemoteProtocolError) as group:
+        outcome.failure = _first(group)
+    except* Exception as group:
+        outcome.failure = InternalError("the server failed to answer")
+        request = exchange.request
+        logger.error(
+            "the handler of a request failed",
+            method=request.method,
+            path=request.path,
+            connection_id=request.connection_id,
+            exc_info=group,
+        )
+    return outcome
+
+
+def _first(group: BaseExceptionGroup[EventMeshError]) -> EventMeshError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, EventMeshError)
+    return error
+
+
+class _Connection:
+    __slots__ = (
+        "_connection_id",
+        "_drain",
+        "_handler",
+        "_limits",
+        "_peer",
+        "_scheme",
+        "_served",
+        "_wire",
+        "link",
+    )
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        handler: Handler,
+        limits: TransportLimits,
+        scheme: str,
+        peer: str,
+        drain: Drain | None,
+    ) -> None:
+        self.link = Link(stream, limits)
+        self._handler = handler
+        self._limits = limits
+        self._scheme = scheme
+        self._peer = peer
+        self._drain = drain
+        self._connection_id = f"conn-{secrets.token_hex(8)}"
+        self._served = 0
+        self._wire = ServerConnection(
+            HeadLimits(
+                limits.max_request_line_bytes, limits.max_header_bytes, limits.max_header_count
+            )
+        )
+
+    async def serve(self) -> None:
+        while True:
+            try:
+                head = await self._next_head()
+            except RemoteProtocolError as error:
+                await self._refuse(error)
+                return
+            if head is None or not await self._serve_request(head):
+                return
+
+    # --- one request's head -----------------------------------------------------------------
+
+    async def _next_head(self) -> Head | None:
+        """The next head; None when the peer left, or stayed away, or the service is ending."""
+        head = self._wire.next_head()
+        if head is not None:
+            return head
+        if not self._wire.buffered and not await self._wait_first_byte():
+            return None
+        with trio.move_on_after(self._limits.header_seconds):
+            while (head := self._wire.next_head()) is None:
+                self._wire.receive_data(await self.link.read())
+            return head
+        raise RemoteProtocolError("the request's head did not come in time", status_hint=408)
+
+    async def _wait_first_byte(self) -> bool:
+        limits = self._limits
+        seconds = limits.keep_alive_seconds if self._served else limits.header_seconds
+        data = b""
+        with trio.move_on_after(seconds) as scope:
+            with self._drain.interrupting(scope) if self._drain else nullcontext():
+                data = await self.link.read()
+        if data:
+            self._wire.receive_data(data)
+        return bool(data)
+
+    async def _refuse(self, error: RemoteProtocolError) -> None:
+        """Answer bytes that are no request, and have the connection closed."""
+        self.link.linger = True
+        if not self._wire.can_answer or self.link.peer_left:
+            return
+        body = error_body(error, None)
+        fields = [*error_fields(error), (b"connection", b"close"), date_field()]
+        fields.append((b"content-length", b"%d" % len(body)))
+        data = self._wire.send_head(error_status(error), fields, head_request=False)
+        data += self._wire.send_body(body) + self._wire.send_end()
+        try:
+            await self.link.write(data)
+        except ConnectionBroken:
+            self.link.linger = False
+
+    # --- one exchange ---------------------------------------------------------------------------
+
+    async def _serve_request(self, head: Head) -> bool:
+        """Run the handler; whether another request may follow."""
+        self._served += 1
+        exchange = HTTPExchange(self._request(head), self.link, self._wire, self._must_close)
+        outcome = await run_handler(self._handler, exchange)
+        if self.link.broken:
+            return False
+        if exchange.websocket is not None:
+            await exchange.websocket.aclose(1000 if outcome.failure is None else 1011)
+            return False
+        if exchange.started and not exchange.ended:
+            if outcome.failure is None and not self.link.peer_left:
+                logger.error("a handler returned in the middle of its response", path=head.path)
+            await exchange.abort()
+            return False
+        try:
+            if not exchange.started:
+                await self._answer_failure(exchange, outcome.failure)
+        except ConnectionBroken:
+            return False
+        return await self._next_cycle(exchange)
+
+    def _request(self, head: Head) -> Request:
+        return Request(
+            method=head.method,
+            path=head.path,
+            query=head.query,
+            fields=head.fields,
+            http_version=head.http_version,
+            scheme=self._scheme,
+            peer=self._peer,
+            connection_id=self._connection_id,
+            received_at=trio.current_time(),
+            wants_websocket=head.wants_websocket,
+        )
+
+    async def _answer_failure(self, exchange: HTTPExchange, failure: EventMeshError | None) -> None:
+        if failure is None:
+            logger.error("a handler returned without a response", path=exchange.request.path)
+            failure = InternalError("the server failed to answer")
+        fields = error_fields(failure)
+        if isinstance(failure, RemoteProtocolError):
+            fields = [*fields, (b"connection", b"close")]
+        await exchange.send_response(error_status(failure), fields, error_body(failure, None))
+
+    async def _next_cycle(self, exchange: HTTPExchange) -> bool:
+        wire = self._wire
+        if not wire.keeps_alive:
+            self.link.linger = not wire.request_complete or wire.buffered > 0
+            return False
+        if not await exchange.discard_body():
+            self.link.linger = True
+            return False
+        return wire.start_next_cycle()
+
+    def _must_close(self) -> bool:
+        full = self._served >= self._limits.max_requests_per_connection
+        return full or (self._drain is not None and self._drain.begun)

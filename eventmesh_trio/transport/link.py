@@ -1,0 +1,125 @@
+"""One socket's bytes: reads and writes with their deadlines, and how it ends."""
+
+import struct
+from typing import Final
+
+import attrs
+import trio
+
+from eventmesh_trio.errors import ConnectionBroken
+from eventmesh_trio.transport.limits import TransportLimits
+
+__all__ = ["Link"]
+
+_PIECE_BYTES: Final = 64 * 1024
+_SO_LINGER_RESET: Final = struct.pack("ii", 1, 0)
+
+
+@attrs.define(eq=False)
+class Link:
+    """A stream with one reader and one writer at a time.
+
+    ``peer_left``: a read found the end of the stream, or a reset.
+    ``linger``: the peer may still be sending; see `close`.
+    ``broken``: a write failed, stalled or was cancelled; the stream is closed, nothing may follow.
+    """
+
+    stream: trio.abc.Stream
+    limits: TransportLimits
+    peer_left: bool = attrs.field(default=False, init=False)
+    linger: bool = attrs.field(default=False, init=False)
+    broken: bool = attrs.field(default=False, init=False)
+
+    @property
+    def usable(self) -> bool:
+        return not (self.peer_left or self.broken)
+
+    async def read(self) -> bytes:
+        """Some bytes, ``b""`` when the peer has gone. Cancellation loses nothing."""
+        if self.peer_left:
+            await trio.lowlevel.checkpoint()
+            return b""
+        try:
+            data = await self.stream.receive_some(_PIECE_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = b""
+        if not data:
+            self.peer_left = True
+        return bytes(data)
+
+    async def write(self, data: bytes) -> None:
+        """Write all of ``data``, in one `send_all` up to 64 KiB.
+
+        Raises:
+          ConnectionBroken: the peer has gone, or took too little for ``write_stall_seconds``.
+        Cancelled: how much was written is unknown, so the stream is closed.
+        """
+        if self.broken:
+            await trio.lowlevel.checkpoint()
+            raise ConnectionBroken("the connection is closed")
+        try:
+            if len(data) <= _PIECE_BYTES:
+                await self._send(data)
+            else:
+                with memoryview(data) as view:
+                    for start in range(0, len(view), _PIECE_BYTES):
+                        with view[start : start + _PIECE_BYTES] as piece:
+                            await self._send(piece)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.broken = True
+            raise ConnectionBroken("the client closed the connection") from error
+        except BaseException:
+            self.broken = True
+            raise
+        finally:
+            if self.broken:
+                # `aclose_forcefully` does not wait, whatever the stream; the scope only says so.
+                with trio.move_on_after(self.limits.farewell_seconds, shield=True):
+                    await trio.aclose_forcefully(self.stream)
+
+    async def _send(self, data: bytes | memoryview) -> None:
+        stall_seconds = self.limits.write_stall_seconds
+        with trio.move_on_after(stall_seconds) as scope:
+            await self.stream.send_all(data)
+        if scope.cancelled_caught:
+            raise ConnectionBroken(f"the client took no data for {stall_seconds:g} seconds")
+
+    async def close(self) -> None:
+        """Close the stream; bounded by ``farewell_seconds``, and shielded: it is often cancelled.
+
+        With ``linger`` our side ends first, and what the peer still sends is read away. Without
+        that it would be answered with a reset, which can destroy our last response on its way
+        (RFC 9112, section 9.6).
+        """
+        with trio.move_on_after(self.limits.farewell_seconds, shield=True):
+            if self.linger and self.usable:
+                await self._read_away()
+            await self._aclose()
+        await trio.aclose_forcefully(self.stream)
+
+    async def _read_away(self) -> None:
+        if isinstance(self.stream, trio.abc.HalfCloseableStream):
+            try:
+                await self.stream.send_eof()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self.peer_left = True
+        while await self.read():
+            pass
+
+    async def _aclose(self) -> None:
+        try:
+            await self.stream.aclose()  # TLS: sends close_notify
+        except (trio.BrokenResourceError, trio.BusyResourceError):
+            self.broken = True
+
+    async def abort(self, *, reset: bool) -> None:
+        """Close the stream so that the peer sees that something is missing.
+
+        Args:
+          reset: by a TCP reset, for a body that only the end of the connection delimits. Else by
+            a plain close, which loses nothing that was written.
+        """
+        self.broken = True
+        if reset and isinstance(self.stream, trio.SocketStream):
+            self.stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, _SO_LINGER_RESET)
+        await trio.aclose_forcefully(self.stream)

@@ -1,0 +1,1 @@
+"""What tests share: an origin, server processes, raw clients, outside programs."""
