@@ -195,7 +195,7 @@ def install(*arguments: "str | Path") -> None:
     elsewhere = ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_PYTHON", "PIP_DRY_RUN")
     environment = {key: value for key, value in os.environ.items() if key not in elsewhere}
     command = [PYTHON, "-I", PIP / "pip", "--disable-pip-version-check", "--no-input", "install"]
-    command += ["--quiet", "--no-user", "--no-warn-script-location", "--progress-bar=off"]
+    command += ["--quiet", "--no-user", "--no-warn-script-location", "--retries=2"]
     done = subprocess.run(
         [*map(str, command), *map(str, arguments)],
         env=environment,

@@ -165,7 +165,10 @@ class Encoder(Hashable, Protocol):
     """Event -> bytes, ready to be joined and written. Frozen: it is the key of encoded bytes."""
 
     def encode(self, event: Event, event_id: str | None) -> bytes:
-        """One event as one whole line, block, frame or message; ``event_id`` None: not logged."""
+        """One event as one whole line, block, frame or message; ``event_id`` None: not logged.
+
+        Empty for an event that this kind of reader is not told of.
+        """
         ...
 
 

@@ -5,7 +5,7 @@ remembers what was asked of it. None opens a socket or starts a process.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -14,6 +14,7 @@ import trio
 from eventmesh_trio.abc import Extraction, Page
 from eventmesh_trio.wire.events import Document, Event
 from eventmesh_trio.wire.requests import CrawlOptions, ExtractMode
+from eventmesh_trio.wire.urls import URL, parse_url
 
 __all__ = [
     "FakeExtractor",
@@ -78,12 +79,18 @@ def _at_once(_: object) -> float:
     return 0.0
 
 
+def _allow(_: str) -> None:
+    return None
+
+
 @attrs.define(eq=False)
 class FakeFetcher:
     """A `Fetcher` that answers from a function.
 
     ``answer`` gives a URL's page, or the exception that the fetch raises; ``delay`` the seconds
-    before it does. ``started``, ``finished`` and ``cancelled`` list URLs in the order of events;
+    before it does. A page with another ``final_url`` is one redirect away.
+
+    ``started``, ``finished`` and ``cancelled`` list URLs in the order of events;
     ``most_at_once`` is the largest number of fetches that ran together.
     """
 
@@ -96,7 +103,13 @@ class FakeFetcher:
     at_once: int = attrs.field(default=0, init=False)
     most_at_once: int = attrs.field(default=0, init=False)
 
-    async def fetch(self, url: str, options: CrawlOptions) -> Page:
+    async def fetch(
+        self,
+        url: str,
+        options: CrawlOptions,
+        *,
+        before_hop: Callable[[URL], Awaitable[None]] | None = None,
+    ) -> Page:
         self.started.append(url)
         self.options.append(options)
         self.at_once += 1
@@ -112,6 +125,8 @@ class FakeFetcher:
         answer = self.answer(url)
         if isinstance(answer, Exception):
             raise answer
+        if before_hop is not None and answer.final_url != url:
+            await before_hop(parse_url(answer.final_url))
         return answer
 
 
@@ -149,10 +164,26 @@ class FakeExtractor:
 
 @attrs.define(eq=False)
 class FakePoliteness:
-    """Politeness that gives every URL its turn after ``delay`` seconds; ``held`` are out now."""
+    """Politeness that gives every URL its turn after ``delay`` seconds; ``held`` are out now.
+
+    ``refusal`` gives the exception for a URL that robots.txt does not allow, ``check_delay`` the
+    seconds that it takes to find out.
+    """
 
     delay: Callable[[str], float] = _at_once
+    refusal: Callable[[str], Exception | None] = _allow
+    check_delay: Callable[[str], float] = _at_once
     held: int = attrs.field(default=0, init=False)
+
+    async def check(
+        self,
+        url: URL,
+        options: CrawlOptions,  # noqa: ARG002 - the port's
+    ) -> None:
+        await trio.sleep(self.check_delay(url.href))
+        refusal = self.refusal(url.href)
+        if refusal is not None:
+            raise refusal
 
     @asynccontextmanager
     async def turn(

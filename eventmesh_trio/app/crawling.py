@@ -109,7 +109,7 @@ async def _follow(
         nursery.cancel_scope.cancel()
 
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with opening as stream, trio.open_nursery(strict_exception_groups=False) as nursery:
+        async with opening as stream, trio.open_nursery() as nursery:
             nursery.start_soon(watch_interrupt, stream)
             with ProgressBar(total) as bar:
                 async for event in stream:

@@ -55,7 +55,8 @@ class ProgressBar:
             self._progress.update(self._task, completed=event.successful + event.failed)
             self._console.print(
                 f"{event.status}: {event.successful} fine, {event.failed} failed, "
-                f"{event.cancelled} cancelled, {event.total_time_ms / 1000:.1f} s"
+                f"{event.cancelled} cancelled, {event.total_time_ms / 1000:.1f} s",
+                highlight=False,
             )
         now = trio.current_time()
         if now - self._drawn_at >= _REFRESH_SECONDS:

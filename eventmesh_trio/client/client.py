@@ -87,7 +87,7 @@ class Client:
 
         Entering waits for the first event. The stream reconnects and resumes by itself. Leaving,
         however that comes, cancels a crawl that has not ended, within ``limits.farewell_seconds``;
-        where the server cannot be reached then, it cancels by itself what nobody reads (after 30 s).
+        a server that cannot be reached then cancels by itself what nobody reads (after 30 s).
 
         Args:
           options: `CrawlOptions`, or members of the request's ``options`` as they are;
@@ -112,7 +112,8 @@ class Client:
             await follower.wait_ready()
             yield stream
         finally:
-            # Shielded: we are often here because we were cancelled. Bounded: the server may be gone.
+            # Shielded: we are often here because we were cancelled. Bounded: the server may be
+            # gone.
             with trio.move_on_after(self._endpoint.limits.farewell_seconds, shield=True):
                 await stream._leave()
             await follower.aclose()

@@ -3,9 +3,9 @@
 Nothing is pooled: a stream holds its connection to the end, and control requests are rare.
 """
 
+import logging
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import Final
 
 import h11
@@ -16,6 +16,8 @@ from eventmesh_trio.client.limits import ClientLimits
 from eventmesh_trio.errors import ConnectionBroken, RemoteProtocolError, TLSFailure
 
 __all__ = ["ConnectFailed", "OpenStream", "Response", "connect", "dial", "receive", "request"]
+
+logger = logging.getLogger(__name__)
 
 OpenStream = Callable[[Address], Awaitable[trio.abc.Stream]]
 """How a connection is made. Raises OSError or `trio.BrokenResourceError`; cancellable."""
@@ -29,13 +31,14 @@ class ConnectFailed(ConnectionBroken):
     code = "CONNECT_FAILED"
 
 
-async def dial(address: Address, ssl_context: ssl.SSLContext) -> trio.abc.Stream:
-    """Open a TCP, TLS or Unix stream. Cancellation closes what was opened so far."""
+async def dial(address: Address, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
+    """Open a TCP, TLS or Unix stream; https needs a context. Cancelled: closes what it opened."""
     if address.unix_path is not None:
         return await trio.open_unix_socket(address.unix_path)
     stream = await trio.open_tcp_stream(address.host, address.port)
     if address.scheme != "https":
         return stream
+    assert ssl_context is not None, "open_client makes one for https"
     secured = trio.SSLStream(
         stream, ssl_context, server_hostname=address.host, https_compatible=True
     )
@@ -82,7 +85,10 @@ async def receive(stream: trio.abc.ReceiveStream, idle_seconds: float) -> bytes:
 
 
 class Response:
-    """A response whose head has come; made by `request`. It owns its connection."""
+    """A response whose head has come; made by `request`. It owns its connection.
+
+    One task reads.
+    """
 
     def __init__(self, stream: trio.abc.Stream, connection: h11.Connection, idle: float) -> None:
         self._stream = stream
@@ -134,19 +140,23 @@ class Response:
         """Drop the connection at once; safe in a cancelled scope."""
         await trio.aclose_forcefully(self._stream)
 
+    def _poll(self) -> h11.Event | type[h11.PAUSED] | None:
+        """The next event of what was received; None where more is needed."""
+        try:
+            event = self._connection.next_event()
+        except h11.RemoteProtocolError as error:
+            if self._at_eof:
+                raise ConnectionBroken("the connection ended in mid-response") from error
+            raise RemoteProtocolError(f"the response is not HTTP: {error}") from error
+        return None if event is h11.NEED_DATA else event  # type: ignore[return-value]
+
     async def _next_event(self) -> h11.Event | type[h11.PAUSED]:
-        while True:
-            try:
-                event = self._connection.next_event()
-            except h11.RemoteProtocolError as error:
-                if self._at_eof:
-                    raise ConnectionBroken("the connection ended in mid-response") from error
-                raise RemoteProtocolError(f"the response is not HTTP: {error}") from error
-            if event is not h11.NEED_DATA:
-                return event  # type: ignore[return-value] # h11's sentinels confuse mypy
+        await trio.lowlevel.checkpoint()  # it may be here already
+        while (event := self._poll()) is None:
             data = await receive(self._stream, self._idle_seconds)
             self._at_eof = not data
             self._connection.receive_data(data)
+        return event
 
 
 async def request(
@@ -185,10 +195,12 @@ async def request(
     pieces.append(connection.send(h11.EndOfMessage()))
     response = Response(stream, connection, limits.idle_seconds)
     try:
-        with trio.move_on_after(limits.idle_seconds) as scope:
-            # A server may refuse and close before it has read all; its answer may be there.
-            with suppress(trio.BrokenResourceError):
+        try:
+            with trio.move_on_after(limits.idle_seconds) as scope:
                 await stream.send_all(b"".join(piece for piece in pieces if piece))
+        except trio.BrokenResourceError as error:
+            # A server may refuse and close before it has read all; its answer may be there.
+            logger.debug("the request to %s was not taken whole: %s", address, error)
         if scope.cancelled_caught:
             raise ConnectionBroken(f"the server took nothing for {limits.idle_seconds:g} s")
         await response.receive_head()

@@ -25,9 +25,9 @@ T = TypeVar("T")
 
 
 class Endpoint:
-    """An address, how it is dialled, and the fields of each request. Any number of tasks may use it.
+    """An address, how it is dialled, and the fields of each request.
 
-    After `close` every call raises `LocalProtocolError`.
+    Any number of tasks may use it. After `close` every call raises `LocalProtocolError`.
     """
 
     def __init__(

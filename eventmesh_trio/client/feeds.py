@@ -4,17 +4,18 @@ All three deliver the same events. The ``error`` event that NDJSON sends before 
 that failed is left out: the result says the same, and the other framings do not have it.
 """
 
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
+import trio
 
 from eventmesh_trio.client.connection import Response
 from eventmesh_trio.client.refusal import error_from_members
 from eventmesh_trio.client.websocket import ClientWebSocket
 from eventmesh_trio.errors import (
     ConflictError,
+    EventMeshError,
     NotFoundError,
     RemoteProtocolError,
     ValidationError,
@@ -24,7 +25,7 @@ from eventmesh_trio.wire.events import RunError, UnknownEvent
 from eventmesh_trio.wire.ndjson import NDJSONDecoder
 from eventmesh_trio.wire.sse import SSEDecoder
 
-__all__ = ["AnyStreamEvent", "EnvelopeFeed", "Feed", "NDJSONFeed", "SSEFeed"]
+__all__ = ["AnyStreamEvent", "EnvelopeFeed", "Feed", "NDJSONFeed", "SSEFeed", "request_id_of"]
 
 AnyStreamEvent = AnyEvent | UnknownEvent
 
@@ -40,12 +41,14 @@ class Feed(Protocol):
         """How long the server asked to wait before a reconnect."""
         ...
 
-    async def receive(self) -> AnyStreamEvent | None:
-        """The next event; None when the stream ended whole. Cancellation loses nothing.
+    async def receive_batch(self) -> Sequence[AnyStreamEvent] | None:
+        """The events that are there, maybe none; None when the stream ended whole.
 
+        Cancellation loses nothing.
         Raises:
           ConnectionBroken, WebSocketClosed: cut; what was received before has been delivered.
           RemoteProtocolError: what came is not of the protocol.
+          EventMeshError: a refusal that came over a WebSocket.
         """
         ...
 
@@ -73,57 +76,57 @@ class NDJSONFeed:
     def __init__(self, response: Response, max_event_bytes: int) -> None:
         self._response = response
         self._decoder = NDJSONDecoder(max_event_bytes)
-        self._events: deque[AnyStreamEvent] = deque()
         self._ended = False
 
-    async def receive(self) -> AnyStreamEvent | None:
-        while not self._events:
-            if self._ended:
-                return None
-            data = await self._response.receive_some()
-            if data:
-                self._decoder.receive_data(data)
-            else:
-                self._decoder.end()
-                self._ended = True
-            for line in self._decoder.events():
-                event = _decode(line)
-                if not (isinstance(event, RunError) and isinstance(event.url, str)):
-                    self._events.append(event)
-        return self._events.popleft()
+    async def receive_batch(self) -> Sequence[AnyStreamEvent] | None:
+        data = await self._response.receive_some()
+        if data:
+            self._decoder.receive_data(data)
+        elif self._ended:
+            return None
+        else:
+            self._decoder.end()
+            self._ended = True
+        return [event for line in self._decoder.events() if not _is_echo(event := _decode(line))]
 
     async def say_goodbye(self) -> None:
         """HTTP has no words for it."""
+        await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
         await self._response.aclose()
 
 
+def _is_echo(event: AnyStreamEvent) -> bool:
+    return isinstance(event, RunError) and event.url is not msgspec.UNSET
+
+
 class SSEFeed:
-    """Events as the blocks of an event stream. Their ids are read from the JSON, as on the others:
-    an SSE id stays in force for later events that have none."""
+    """Events as the blocks of an event stream.
+
+    Their ids are read from the JSON, as on the others: an SSE id stays in force for later events
+    that have none.
+    """
 
     def __init__(self, response: Response, max_event_bytes: int) -> None:
         self._response = response
         self._decoder = SSEDecoder(max_event_bytes=max_event_bytes)
-        self._events: deque[AnyStreamEvent] = deque()
 
     @property
     def retry_seconds(self) -> float | None:
         milliseconds = self._decoder.retry_ms
         return None if milliseconds is None else milliseconds / 1000
 
-    async def receive(self) -> AnyStreamEvent | None:
-        while not self._events:
-            data = await self._response.receive_some()
-            if not data:
-                return None
-            self._decoder.receive_data(data)
-            self._events.extend(_decode(block.data) for block in self._decoder.events())
-        return self._events.popleft()
+    async def receive_batch(self) -> Sequence[AnyStreamEvent] | None:
+        data = await self._response.receive_some()
+        if not data:
+            return None
+        self._decoder.receive_data(data)
+        return [_decode(block.data) for block in self._decoder.events()]
 
     async def say_goodbye(self) -> None:
         """HTTP has no words for it."""
+        await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
         await self._response.aclose()
@@ -143,7 +146,7 @@ class EnvelopeFeed:
 
     On a new socket of an old session the server is asked which runs it has. If ours is not among
     them and no event of it ever came, the request got lost and is sent again; if some came, the
-    run is lost, and `receive` says so.
+    run is lost, and `receive_batch` says so.
     """
 
     retry_seconds: float | None = None
@@ -156,35 +159,53 @@ class EnvelopeFeed:
         self._crawl = crawl
         self._has_begun = has_begun  # an event of the run has come, over this or an earlier socket
         self._asked_again = False
+        self._must_ask = False
+        self._failure: EventMeshError | None = None
 
     async def send_crawl(self) -> None:
         """Ask for the crawl. A cancelled or failed call leaves the socket unusable."""
         await self._send("crawl", {"request_id": self._request_id, **self._crawl})
 
     async def send_status(self) -> None:
-        """Ask which runs there are; `receive` acts on the answer."""
+        """Ask which runs there are; `receive_batch` acts on the answer."""
         self._asked_again = True
         await self._send("status", {})
 
-    async def receive(self) -> AnyStreamEvent | None:
-        while True:
-            text = await self._socket.receive()
+    async def receive_batch(self) -> Sequence[AnyStreamEvent] | None:
+        if self._failure is not None:
+            await trio.lowlevel.checkpoint()
+            raise self._failure
+        if self._must_ask:  # here, where a cancellation loses no events
+            await self.send_crawl()
+            self._must_ask = False
+        events: list[AnyStreamEvent] = []
+        for text in await self._socket.receive_batch():
             try:
-                message = _decode_envelope(text)
-            except (ValueError, RecursionError) as error:
-                raise RemoteProtocolError("the server sent no message of ours") from error
-            if message.message_type in _REPLIES:
-                continue
-            if message.message_type == "status":
-                await self._take_status(decode_json(bytes(message.data)))
-                continue
-            if message.message_type == "error" and message.id is None:
-                self._take_refusal(decode_json(bytes(message.data)))
-                continue
-            event = _decode(bytes(message.data))
-            if _request_id_of(event) == self._request_id:
-                self._has_begun = True
-            return event
+                event = self._take(text)
+            except EventMeshError as error:
+                self._failure = error  # after the events that came before it
+                break
+            if event is not None:
+                events.append(event)
+        return events
+
+    def _take(self, text: str | bytes) -> AnyStreamEvent | None:
+        try:
+            message = _decode_envelope(text)
+        except (ValueError, RecursionError) as error:
+            raise RemoteProtocolError("the server sent no message of ours") from error
+        data = bytes(message.data)
+        if message.message_type in _REPLIES:
+            return None
+        if message.message_type == "status":
+            self._take_status(decode_json(data))
+            return None
+        if message.message_type == "error" and message.id is None:
+            self._take_refusal(decode_json(data))
+            return None
+        event = _decode(data)
+        self._has_begun |= request_id_of(event) == self._request_id
+        return event
 
     async def say_goodbye(self) -> None:
         await self._socket.say_goodbye()
@@ -196,14 +217,14 @@ class EnvelopeFeed:
         message = {"request_type": operation, "data": data}
         await self._socket.send(encode_json(message).decode())
 
-    async def _take_status(self, data: Any) -> None:
+    def _take_status(self, data: Any) -> None:
         runs = data.get("requests") if isinstance(data, dict) else None
         known = [run.get("request_id") for run in runs or () if isinstance(run, dict)]
         if self._request_id in known:
             return
         if self._has_begun:
             raise NotFoundError("the server no longer has this run", context={"runs": known})
-        await self.send_crawl()
+        self._must_ask = True
 
     def _take_refusal(self, data: Any) -> None:
         members = data.get("error") if isinstance(data, dict) else None
@@ -217,7 +238,7 @@ class EnvelopeFeed:
         raise error
 
 
-def _request_id_of(event: AnyStreamEvent) -> object:
-    if isinstance(event, UnknownEvent):
-        return event.members.get("request_id")
-    return event.request_id
+def request_id_of(event: AnyStreamEvent) -> str | None:
+    """The run that an event is of, where it says so."""
+    value = event.members.get("request_id") if isinstance(event, UnknownEvent) else event.request_id
+    return value if isinstance(value, str) else None

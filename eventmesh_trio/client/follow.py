@@ -1,4 +1,4 @@
-"""Following one log over many connections: every logged event once, in order, or a gap that says so."""
+"""Following one log over many connections: every logged event once, in order, or a `Gap`."""
 
 import logging
 import random
@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
-from msgspec import UNSET
 
 from eventmesh_trio.client.connection import ConnectFailed
-from eventmesh_trio.client.feeds import AnyStreamEvent, Feed
+from eventmesh_trio.client.feeds import AnyStreamEvent, Feed, request_id_of
 from eventmesh_trio.client.limits import ClientLimits
 from eventmesh_trio.errors import ConnectionBroken, EventMeshError, WebSocketClosed
 from eventmesh_trio.wire.events import Gap, Summary, UnknownEvent
@@ -20,7 +19,7 @@ __all__ = ["Follower", "OpenFeed", "is_transient"]
 logger = logging.getLogger(__name__)
 
 OpenFeed = Callable[[str | None], Awaitable[Feed | None]]
-"""Connect, and ask for what follows a last event id (None: for all); None as answer: no more comes."""
+"""Connect, and ask for what follows a last event id, or for all. None: nothing more comes."""
 
 _FATAL_CLOSE_CODES: Final = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 """Another attempt would end the same way (RFC 6455, 7.4.1)."""
@@ -38,9 +37,10 @@ def is_transient(error: EventMeshError) -> bool:
 class Follower:
     """Receives a log's events; reconnects and resumes at the last id when a connection ends.
 
-    Events that were seen before are dropped by their ids. A log that is not the one before (another
-    epoch) is reported as a `Gap`, whether the server said so or not. It starts no tasks: between two
-    calls of `receive` nothing runs, and the server feels a slow reader through the transport.
+    Events that were seen before are dropped by their ids. A log that is not the one before
+    (another epoch) is reported as a `Gap`, whether the server said so or not. It starts no tasks:
+    between two calls of `receive` nothing runs, and the server feels a slow reader through the
+    transport.
 
     Args:
       open_feed: makes one connection.
@@ -100,15 +100,16 @@ class Follower:
         """Wait until there is an event to receive, or the end. Raises what `receive` raises."""
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._ready and not self._ended:
+            failure: EventMeshError | None = None
             try:
                 await self._advance()
             except EventMeshError as error:
+                failure = error
+            if failure is not None:
                 await self._drop_feed()
-                if not is_transient(error) or (
-                    isinstance(error, ConnectFailed) and not self.reached_server
-                ):
-                    raise
-                await self._back_off(error)
+                if not self._may_retry(failure):
+                    raise failure
+                await self._back_off(failure)
 
     async def aclose(self) -> None:
         """Drop the connection at once; safe in a cancelled scope."""
@@ -117,19 +118,23 @@ class Follower:
 
     async def say_goodbye(self) -> None:
         """Tell the server that this reader leaves. The caller bounds it."""
+        await trio.lowlevel.checkpoint()
         if self._feed is not None:
             await self._feed.say_goodbye()
 
     async def _advance(self) -> None:
-        """Connect, or take one event."""
+        """Connect, or take what has come."""
         if self._feed is None:
             await self._connect()
             return
-        event = await self._feed.receive()
+        events = await self._feed.receive_batch()
         if self._feed.retry_seconds is not None:
             self._retry_seconds = self._feed.retry_seconds
-        if event is not None:
-            self._take(event)
+        if events is not None:
+            for event in events:
+                if self._ended:
+                    break
+                self._take(event)
             return
         # Ended whole. A server that has no more says so with 204 to the next question.
         await self._drop_feed()
@@ -153,8 +158,14 @@ class Follower:
 
     async def _drop_feed(self) -> None:
         feed, self._feed = self._feed, None
-        if feed is not None:
+        if feed is None:
+            await trio.lowlevel.checkpoint()
+        else:
             await feed.aclose()
+
+    def _may_retry(self, error: EventMeshError) -> bool:
+        # A server that was never there is a wrong address until the caller knows better.
+        return is_transient(error) and (self.reached_server or not isinstance(error, ConnectFailed))
 
     async def _back_off(self, error: EventMeshError) -> None:
         """Wait before the next attempt, or raise ``error`` where the limits allow none."""
@@ -201,7 +212,7 @@ class Follower:
             self.last_event_id = event_id
             self._brought_news = True
             self._end_outage()
-        if self._request_id is not None and _request_id_of(event) not in (None, self._request_id):
+        if self._request_id is not None and request_id_of(event) not in (None, self._request_id):
             return
         self._ready.append(event)
         if isinstance(event, Summary):
@@ -226,10 +237,3 @@ def _parse_id(event_id: str | None) -> tuple[str, int] | None:
 def _id_of(event: AnyStreamEvent) -> str | None:
     value = event.members.get("id") if isinstance(event, UnknownEvent) else event.id
     return value if isinstance(value, str) else None
-
-
-def _request_id_of(event: AnyStreamEvent) -> str | None:
-    if isinstance(event, UnknownEvent):
-        value = event.members.get("request_id")
-        return value if isinstance(value, str) else None
-    return None if event.request_id is UNSET else event.request_id

@@ -1,4 +1,4 @@
-"""How a stream is asked for: the first time, and again from where it was cut (WIRE.md, section 3)."""
+"""How a stream is asked for: the first time, and again from where it was cut."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal

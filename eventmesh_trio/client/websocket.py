@@ -6,11 +6,11 @@ One task uses it, so there is one writer. Compression is not offered: inflating 
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
 
 import trio
 import wsproto
 from wsproto import events as ws
+from wsproto.connection import ConnectionState
 
 from eventmesh_trio.client.address import Address
 from eventmesh_trio.client.connection import receive
@@ -20,9 +20,6 @@ from eventmesh_trio.errors import ConnectionBroken, RemoteProtocolError, WebSock
 
 __all__ = ["ClientWebSocket"]
 
-_TOO_BIG: Final = 1009
-_ABNORMAL: Final = 1006
-
 
 class ClientWebSocket:
     """An open WebSocket; made by `open`. It owns its connection."""
@@ -31,7 +28,8 @@ class ClientWebSocket:
         self._stream = stream
         self._limits = limits
         self._protocol = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
-        self._messages: deque[str | bytes] = deque()
+        self._messages: list[str | bytes] = []
+        self._answers: deque[ws.Event] = deque()
         self._parts: list[str | bytes] = []
         self._part_bytes = 0
         self._failure: Exception | None = None
@@ -66,28 +64,42 @@ class ClientWebSocket:
             raise
         return socket
 
-    async def receive(self) -> str | bytes:
-        """The next message. Pings are answered inside. Cancellation loses no message.
+    async def receive_batch(self) -> list[str | bytes]:
+        """The messages that are there, at least one. Pings are answered inside.
 
-        Raises:
+        Cancellation loses nothing. Raises, after the last message that came whole:
           WebSocketClosed: the server closed, or the connection ended (1006).
           ConnectionBroken: reset or silent.
           RemoteProtocolError: a message over its limit, or frames that cannot be.
         """
-        while not self._messages:
+        await trio.lowlevel.checkpoint()  # messages may have come with the handshake
+        while True:
+            try:
+                await self._answer()
+            except ConnectionBroken as error:
+                self._failure = self._failure or error  # told after what has come whole
+            if self._messages:
+                break
             if self._failure is not None:
                 raise self._failure
-            if self._writing:  # a pong or message was cut off by a cancellation
-                raise ConnectionBroken("a write to the server was cut off")
-            await self._receive_events()
-        return self._messages.popleft()
+            await self._feed()
+            self._take_events()
+        messages, self._messages = self._messages, []
+        return messages
 
     async def send(self, message: str) -> None:
-        """Send one text message. Cancelled in the middle: the next `receive` says broken."""
+        """Send one text message. Cancelled in the middle: the socket is broken.
+
+        Raises `ConnectionBroken`, or why the socket was closed before.
+        """
+        if self._failure is not None:
+            await trio.lowlevel.checkpoint()
+            raise self._failure
         await self._write(ws.TextMessage(data=message))
 
     async def say_goodbye(self) -> None:
         """Send a close frame, without waiting for the answer; never raises for the peer."""
+        await trio.lowlevel.checkpoint()
         if self._failure is None and not self._writing:
             with suppress(ConnectionBroken):  # gone already
                 await self._write(ws.CloseConnection(code=1000))
@@ -112,13 +124,14 @@ class ClientWebSocket:
         status = 0
         retry_after: bytes | None = None
         body = bytearray()
-        while True:
+        at_eof = False
+        while not at_eof:
             at_eof = not await self._feed()
             for event in self._protocol.events():
                 match event:
                     case ws.AcceptConnection():
                         # Frames that came in the same packet are events too.
-                        await self._take_events()
+                        self._take_events()
                         return
                     case ws.RejectConnection():
                         status = event.status_code
@@ -131,12 +144,7 @@ class ClientWebSocket:
                             raise RemoteProtocolError("the refusal is too large")
                         if event.body_finished:
                             raise error_from_response(status, bytes(body), retry_after=retry_after)
-            if at_eof:
-                raise ConnectionBroken("the connection ended in the handshake")
-
-    async def _receive_events(self) -> None:
-        await self._feed()
-        await self._take_events()
+        raise ConnectionBroken("the connection ended in the handshake")
 
     async def _feed(self) -> bool:
         """Receive and parse some bytes; whether there were any."""
@@ -149,31 +157,36 @@ class ClientWebSocket:
             raise RemoteProtocolError(f"the answer is no WebSocket: {error}") from error
         return bool(data)
 
-    async def _take_events(self) -> None:
-        replies: list[ws.Event] = []
+    def _take_events(self) -> None:
         for event in self._protocol.events():
             match event:
                 case ws.TextMessage() | ws.BytesMessage():
                     self._take_part(event)
                 case ws.Ping():
-                    replies.append(event.response())
+                    self._answers.append(event.response())
                 case ws.CloseConnection():
                     self._failure = WebSocketClosed(event.code, event.reason or "")
-                    if self._protocol.state is wsproto.connection.ConnectionState.REMOTE_CLOSING:
-                        replies.append(event.response())
-        for reply in replies:
-            try:
-                await self._write(reply)
-            except ConnectionBroken as error:
-                # What was received before is still good.
-                self._failure = self._failure or error
+                    self._answers.clear()  # nothing but a close may follow a close
+                    if self._protocol.state is ConnectionState.REMOTE_CLOSING:
+                        self._answers.append(event.response())
+            if self._failure is not None:
                 return
+
+    async def _answer(self) -> None:
+        """Send the pongs, and the answer to a close, that are due."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._writing:
+            raise ConnectionBroken("a write to the server was cut off")  # by a cancellation
+        while self._answers:
+            await self._write(self._answers.popleft())
 
     def _take_part(self, event: ws.TextMessage | ws.BytesMessage) -> None:
         part = event.data if isinstance(event.data, str) else bytes(event.data)
         self._part_bytes += len(part)
         if self._part_bytes > self._limits.max_event_bytes:
-            raise RemoteProtocolError(f"a message is over {self._limits.max_event_bytes} bytes")
+            limit = self._limits.max_event_bytes
+            self._failure = RemoteProtocolError(f"a message is over {limit} bytes")
+            return
         self._parts.append(part)
         if event.message_finished:
             text = isinstance(part, str)

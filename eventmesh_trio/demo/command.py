@@ -1,6 +1,7 @@
 """``eventmesh demo``: the bundled site, a server, and a crawl of the one through the other."""
 
 import errno
+import logging
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ import trio
 from msgspec import UNSET
 
 from eventmesh_trio.app.config import Config, load_config
+from eventmesh_trio.app.observability import configure_logging
 from eventmesh_trio.app.server import serve
 from eventmesh_trio.client.client import open_client
 from eventmesh_trio.demo.display import Display, page_line, summary_lines
@@ -23,6 +25,7 @@ __all__ = ["run_demo"]
 
 _FIRST_PORT: Final = 8080
 _INTERRUPTED: Final = 128 + signal.SIGINT
+_EXIT_CODES: Final = {"completed": 0, "cancelled": _INTERRUPTED}
 _PIPE_CLOSED: Final = 128 + signal.SIGPIPE
 
 
@@ -35,14 +38,16 @@ async def run_demo(*, exit_after: bool = False) -> int:
       The exit code: 0 when the crawl completed, 1 when not, 130 when interrupted before its end,
       141 when nobody reads stdout.
     """
+    configure_logging(as_json=False, level=logging.WARNING)
     state = _State()
     try:
         async with trio.open_nursery() as nursery:
             site: str = await nursery.start(serve_site, Site())
             server = await _start_server(site, nursery)
             await _crawl(site, server, state)
-            _say_how_to_play(site, server)
-            if exit_after:
+            if state.code == 0:
+                _say_how_to_play(site, server)
+            if exit_after or state.code:
                 nursery.cancel_scope.cancel()
             else:
                 print(f"The server stays up at {server}; Ctrl-C ends it.", flush=True)
@@ -119,7 +124,7 @@ async def _crawl(site: str, server: str, state: _State) -> None:
             nursery.cancel_scope.cancel()
     if summary is not None:
         print("\n" + "\n".join(summary_lines(summary)), flush=True)
-        state.code = 0 if summary.status == "completed" else 1
+        state.code = _EXIT_CODES.get(summary.status, 1)
 
 
 def _say_how_to_play(site: str, server: str) -> None:

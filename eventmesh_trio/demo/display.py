@@ -87,7 +87,7 @@ def page_line(result: PageResult) -> str:
     if result.error is not None:
         said = f"{result.error.type}: {result.error.message}"
     else:
-        said = document.title if document else ""
+        said = (document.title if document else "") or "(no title)"
     cached = " (cached)" if result.from_cache else ""
     return (
         f"{result.status:>3} {words} {result.processing_time_ms:>6} ms  {path:<27} {said}{cached}"

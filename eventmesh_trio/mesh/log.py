@@ -21,14 +21,11 @@ from eventmesh_trio.abc import Encoder
 from eventmesh_trio.errors import StreamingError, SubscriberLagged
 from eventmesh_trio.wire.events import (
     PERSONAL,
-    CrawlStart,
-    Document,
     Event,
     Progress,
     Result,
     SearchResult,
     SearchResults,
-    Start,
     Summary,
 )
 
@@ -40,22 +37,20 @@ _LINK_WEIGHT: Final = 128
 
 def weigh(event: Event) -> int:
     """Estimate the bytes of an event by the lengths of its main texts; O(1)."""
-    if isinstance(event, Result) and event.result is not UNSET:
-        document = event.result.document
-        return _BASE_WEIGHT if document is None else _BASE_WEIGHT + _weigh_document(document)
+    if isinstance(event, Result):
+        page = event.result
+        document = None if page is UNSET else page.document
+        if document is None:
+            return _BASE_WEIGHT
+        html = 0 if document.html is UNSET else len(document.html)
+        links = len(document.links) + len(document.images)
+        texts = len(document.text) + len(document.markdown)
+        return _BASE_WEIGHT + texts + html + links * _LINK_WEIGHT
     if isinstance(event, SearchResult) and event.content is not None:
         return _BASE_WEIGHT + len(event.content.markdown)
     if isinstance(event, SearchResults):
         return _BASE_WEIGHT + 4 * _LINK_WEIGHT * len(event.results)
-    if isinstance(event, (Start, CrawlStart)):
-        return _BASE_WEIGHT // 2
     return _BASE_WEIGHT
-
-
-def _weigh_document(document: Document) -> int:
-    html = 0 if document.html is UNSET else len(document.html)
-    links = len(document.links) + len(document.images)
-    return len(document.text) + len(document.markdown) + html + links * _LINK_WEIGHT
 
 
 class Sleeper(Protocol):
@@ -113,18 +108,18 @@ class Flow:
     one run is judged by that run alone.
     """
 
-    __slots__ = ("_limit_bytes", "_limit_events", "events", "nbytes", "places")
+    __slots__ = ("events", "limit_bytes", "limit_events", "nbytes", "places")
 
     def __init__(self) -> None:
         self.events = 0
         self.nbytes = 0
         self.places: dict[Place, None] = {}
-        self._limit_events: float = inf
-        self._limit_bytes: float = inf
+        self.limit_events: float = inf
+        self.limit_bytes: float = inf
 
     @property
     def has_room(self) -> bool:
-        return self.events < self._limit_events and self.nbytes < self._limit_bytes
+        return self.events < self.limit_events and self.nbytes < self.limit_bytes
 
     def relimit(self) -> None:
         """Find anew how far the slowest places let this flow go; O(places), per batch at most."""
@@ -132,13 +127,13 @@ class Flow:
         for place in self.places:
             events = min(events, place.events + place.capacity)
             nbytes = min(nbytes, place.nbytes + place.window_bytes)
-        self._limit_events, self._limit_bytes = events, nbytes
+        self.limit_events, self.limit_bytes = events, nbytes
 
     def is_limited_by(self, place: Place) -> bool:
         """Whether moving ``place`` on can make room."""
         return (
-            place.events + place.capacity <= self._limit_events
-            or place.nbytes + place.window_bytes <= self._limit_bytes
+            place.events + place.capacity <= self.limit_events
+            or place.nbytes + place.window_bytes <= self.limit_bytes
         )
 
 
@@ -195,10 +190,12 @@ class EventLog:
         self._max_pinned_bytes = max_pinned_bytes
         self._trim_at = replay_bytes
         self._places: dict[Place, None] = {}
-        # Parallel: the event, its weight and its run, of each sequence number from ``first`` on.
+        # Parallel: of each sequence number from ``first`` on the event, its weight, its size (weight
+        # and encoded forms), and its run.
         self._first = 1
         self._events: list[Event] = []
         self._weights: list[int] = []
+        self._sizes: list[int] = []
         self._owners: list[Track] = []
         self._rows: dict[Encoder, list[bytes | None]] = {}
 
@@ -242,6 +239,7 @@ class EventLog:
             track.summary_seq = seq
         self._events.append(event)
         self._weights.append(weight)
+        self._sizes.append(weight)
         self._owners.append(track)
         self.kept_bytes += weight
         if self.sleepers:
@@ -271,7 +269,13 @@ class EventLog:
 
     def has_room(self, track: Track) -> bool:
         """Whether every lossless reader of ``track`` can take one more event."""
-        return track.has_room and self.flow.has_room
+        flow = self.flow
+        return (  # `Flow.has_room` of both, spelt out: asked before every event
+            track.events < track.limit_events
+            and track.nbytes < track.limit_bytes
+            and flow.events < flow.limit_events
+            and flow.nbytes < flow.limit_bytes
+        )
 
     def blocking(self, track: Track) -> list[Place]:
         """The places that leave ``track`` no room."""
@@ -393,7 +397,9 @@ class EventLog:
                 if isinstance(event, PERSONAL):
                     break
                 piece = row[index] = encode(event, prefix + str(self._first + index))
-                made += len(piece)
+                nbytes = len(piece)
+                self._sizes[index] += nbytes
+                made += nbytes
             pieces.append(piece)
             used += len(piece)
             if used > room:
@@ -412,21 +418,17 @@ class EventLog:
         self._trim_at = max(self.kept_bytes, self._replay_bytes) + self._replay_bytes // 8
 
     def _forget(self, floor: int) -> None:
-        count = 0
-        rows = self._rows.values()
-        for index in range(floor + 1 - self._first):
-            size = self._weights[index] + sum(
-                len(row[index] or b"") for row in rows if index < len(row)
-            )
-            if self.kept_bytes - size < self._replay_bytes:
-                break
-            self.kept_bytes -= size
-            count += 1
-        if count:
-            del self._events[:count], self._weights[:count], self._owners[:count]
-            for row in rows:
-                del row[:count]
-            self._first += count
+        excess = self.kept_bytes - self._replay_bytes
+        sizes = self._sizes[: max(0, floor + 1 - self._first)]
+        ends = list(accumulate(sizes))
+        count = bisect_right(ends, excess)
+        if not count:
+            return
+        self.kept_bytes -= ends[count - 1]
+        self._first += count
+        del self._events[:count], self._weights[:count], self._sizes[:count], self._owners[:count]
+        for row in self._rows.values():
+            del row[:count]
 
     def _unpin(self) -> None:
         # Who follows the whole log holds its runs back, and so never pins more than its window.

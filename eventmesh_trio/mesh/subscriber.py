@@ -367,7 +367,11 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         statistics = self.statistics()
         parts: list[tuple[Event, str | None]] = []
         # The last progress stands before the summary, in a replay too.
-        progress = track.progress() if isinstance(event, Summary) and self.spec.progress else None
+        progress = None
+        if isinstance(event, Summary) and self.spec.progress:
+            mark = self._marks.get(track)
+            if mark is None or mark.version != track.version:
+                progress = track.progress()
         if progress is not None:
             parts.append((self._personal_progress(progress, track, statistics), None))
         personal = personal_event(event, self.spec, self._home.limits, statistics)

@@ -7,9 +7,8 @@ the connection), on the network of `eventmesh_trio.pipeline.dial`.
 
 import re
 import ssl
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
 import attrs
@@ -25,8 +24,8 @@ from eventmesh_trio.errors import (
     TooManyRedirects,
     UnsupportedContent,
 )
-from eventmesh_trio.pipeline.codings import ACCEPT_ENCODING, BodyDecoder, parse_codings
-from eventmesh_trio.pipeline.content_types import is_readable, looks_binary
+from eventmesh_trio.pipeline.body import BodyLimits, BodyReader
+from eventmesh_trio.pipeline.codings import ACCEPT_ENCODING
 from eventmesh_trio.pipeline.dial import Connect, GuardedBackend, GuardedStream, connect_tcp
 from eventmesh_trio.pipeline.fetch_limits import FetchLimits
 from eventmesh_trio.pipeline.guard import AddressPolicy
@@ -56,8 +55,6 @@ _ACCEPT: Final = (
 )
 _ACCEPT_LANGUAGE: Final = b"en;q=0.9,*;q=0.8"
 _CHARSET: Final = re.compile(r";\s*charset\s*=\s*[\"']?([^\"';\s]+)", re.IGNORECASE)
-_SNIFF_BYTES: Final = 512
-_BUSY_SECONDS: Final = 0.005  # how long reading a body goes on without letting other tasks run
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -114,10 +111,7 @@ class _Ask:
 
     user_agent: str
     accept: bytes
-    max_body_bytes: int
-    max_decoded_bytes: int
-    cut: bool = False  # a body over its limit is cut, not refused
-    any_type: bool = False
+    body: BodyLimits
 
 
 @attrs.define
@@ -162,8 +156,7 @@ class HTTPFetcher:
         ask = _Ask(
             user_agent=options.user_agent or self.user_agent,
             accept=_ACCEPT,
-            max_body_bytes=self._limits.max_body_bytes,
-            max_decoded_bytes=self._limits.max_decoded_bytes,
+            body=BodyLimits(self._limits.max_body_bytes, self._limits.max_decoded_bytes),
         )
         return await self._follow(url, ask, before_hop)
 
@@ -172,10 +165,7 @@ class HTTPFetcher:
         ask = _Ask(
             user_agent=user_agent or self.user_agent,
             accept=b"text/plain,*/*;q=0.5",
-            max_body_bytes=max_bytes,
-            max_decoded_bytes=max_bytes,
-            cut=True,
-            any_type=True,
+            body=BodyLimits(max_bytes, self._limits.max_decoded_bytes, cut=True, any_type=True),
         )
         return await self._follow(url, ask, None)
 
@@ -275,83 +265,21 @@ class HTTPFetcher:
             )
         content_type = (_last(fields, b"content-type") or b"").decode("latin-1").strip()
         reply = _Reply(response.status, fields, content_type)
+        body = BodyReader()
         location = _last(fields, b"location") if response.status in _REDIRECTS else None
         if location is not None:
             reply.location = location.decode("utf-8", "replace").strip()
-            await self._discard(response, reply)
-            return reply
-        try:
-            await self._collect(response, ask, reply)
-        except (TooLarge, UnsupportedContent):
-            # The status is what there is to tell about an error page, whatever its body is.
-            if response.status < 400:
-                raise
-            reply.body = b""
-        return reply
-
-    async def _collect(self, response: httpcore2.Response, ask: _Ask, reply: _Reply) -> None:
-        """Read and decode the body, all of it or up to its limit."""
-        readable = True if ask.any_type else is_readable(reply.content_type)
-        if readable is False:
-            kind = reply.content_type.partition(";")[0].strip()[:64]
-            raise UnsupportedContent(
-                f"content of the type {kind!r} is not read", context={"content_type": kind}
-            )
-        length = int(_last(reply.fields, b"content-length") or b"0")
-        if length > ask.max_body_bytes and not ask.cut:
-            raise _body_too_large(ask.max_body_bytes)
-        decoder = BodyDecoder(parse_codings(reply.fields), max_decoded_bytes=ask.max_decoded_bytes)
-        body = bytearray()
-        unsniffed = readable is None
-        let_others_run = _Breather()
-        async with aclosing(response.aiter_stream()) as chunks:
-            async for chunk in chunks:
-                reply.wire_bytes += len(chunk)
-                if reply.wire_bytes > ask.max_body_bytes and not ask.cut:
-                    raise _body_too_large(ask.max_body_bytes)
-                for piece in decoder.decode(chunk):
-                    body += piece
-                    await let_others_run()
-                    if ask.cut and len(body) >= ask.max_body_bytes:
-                        reply.body = bytes(body[: ask.max_body_bytes])
-                        return
-                await let_others_run()
-                if ask.cut and reply.wire_bytes >= ask.max_body_bytes:
-                    reply.body = bytes(body)
-                    return
-                if unsniffed and len(body) >= _SNIFF_BYTES:
-                    _sniff(body)
-                    unsniffed = False
-        decoder.finish()
-        if unsniffed:
-            _sniff(body)
-        reply.body = bytes(body)
-
-    async def _discard(self, response: httpcore2.Response, reply: _Reply) -> None:
-        """Read a redirect's body if it is short and quick; otherwise its connection is closed."""
-        try:
             with trio.move_on_after(self._limits.discard_seconds):
-                async with aclosing(response.aiter_stream()) as chunks:
-                    async for chunk in chunks:
-                        reply.wire_bytes += len(chunk)
-                        if reply.wire_bytes > self._limits.max_discard_bytes:
-                            return
-        except (httpcore2.ProtocolError, httpcore2.NetworkError):
-            await (
-                trio.lowlevel.checkpoint()
-            )  # where it leads is known; how its body ended does not matter
-
-
-class _Breather:
-    """Called between short steps of work: lets other tasks run when they have waited enough."""
-
-    def __init__(self) -> None:
-        self._since = time.perf_counter()
-
-    async def __call__(self) -> None:  # noqa: ASYNC910  # that is what it is for
-        if time.perf_counter() - self._since > _BUSY_SECONDS:
-            await trio.lowlevel.checkpoint()
-            self._since = time.perf_counter()
+                await body.discard(response, self._limits.max_discard_bytes)
+        else:
+            try:
+                reply.body = await body.read(response, fields, content_type, ask.body)
+            except (TooLarge, UnsupportedContent):
+                # The status is what there is to tell about an error page, whatever its body is.
+                if response.status < 400:
+                    raise
+        reply.wire_bytes = body.wire_bytes
+        return reply  # noqa: ASYNC910  # reading a body checkpoints, cut short or not
 
 
 def parse_target(text: str, base: URL | None = None) -> URL:
@@ -393,12 +321,3 @@ def _request(url: URL, ask: _Ask) -> httpcore2.Request:
 
 def _last(fields: Fields, name: bytes) -> bytes | None:
     return next((value for key, value in reversed(fields) if key == name), None)
-
-
-def _sniff(body: bytearray) -> None:
-    if looks_binary(bytes(body[: 4 * _SNIFF_BYTES])):
-        raise UnsupportedContent("the content has no type and is not text")
-
-
-def _body_too_large(limit: int) -> TooLarge:
-    return TooLarge(f"the body is larger than {limit} bytes", context={"limit_bytes": limit})

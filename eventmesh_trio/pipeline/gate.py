@@ -17,8 +17,19 @@ GateDecision = Literal["raw", "probes_first", "headless"]
 RAW_SCORE: Final = 0.7
 HEADLESS_SCORE: Final = 0.3
 _PARAGRAPH_CHARS: Final = 25
-_MOUNT_POINTS: Final = "#root, #app, #__next, #__nuxt, #gatsby-focus-wrapper, #svelte, [ng-app], app-root, [data-reactroot]"
-_STATE: Final = ("__NEXT_DATA__", "__NUXT__", "__INITIAL_STATE__", "__APOLLO_STATE__", "__PRELOADED_STATE__", "webpackJsonp", "webpackChunk")
+_MOUNT_POINTS: Final = (
+    "#root, #app, #__next, #__nuxt, #gatsby-focus-wrapper, #svelte, [ng-app], app-root, "
+    "[data-reactroot]"
+)
+_STATE: Final = (
+    "__NEXT_DATA__",
+    "__NUXT__",
+    "__INITIAL_STATE__",
+    "__APOLLO_STATE__",
+    "__PRELOADED_STATE__",
+    "webpackJsonp",
+    "webpackChunk",
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -109,9 +120,13 @@ def judge(features: Features) -> Verdict:
     elif score <= HEADLESS_SCORE:
         decision, why = "headless", f"score {score:.2f} is at most {HEADLESS_SCORE}"
     else:
-        decision, why = "probes_first", f"score {score:.2f} lies between {HEADLESS_SCORE} and {RAW_SCORE}"
+        decision, why = (
+            "probes_first",
+            f"score {score:.2f} lies between {HEADLESS_SCORE} and {RAW_SCORE}",
+        )
     reason = (
-        f"{why}: {features.text_ratio:.0%} of the page is visible text in {features.paragraphs} paragraphs,"
+        f"{why}: {features.text_ratio:.0%} of the page is visible text,"
+        f" {features.paragraphs} paragraphs,"
         f" {features.script_density:.0%} inline script, {features.spa_markers} single-page markers"
     )
     return Verdict(score, decision, reason)

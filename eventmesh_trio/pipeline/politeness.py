@@ -83,8 +83,8 @@ class Politeness:
     async def turn(self, url: str, options: CrawlOptions) -> AsyncIterator[None]:
         """Hold a place at the URL's host for as long as the block lasts.
 
-        Waits for robots.txt, for a place, and for the delay. Cancelled while waiting: the place goes
-        to the next. The caller's deadline counts while it waits.
+        Waits for robots.txt, for a place, and for the delay. Cancelled while waiting: the place
+        goes to the next. The caller's deadline counts while it waits.
 
         Raises:
           RobotsDenied: the URL is not to be fetched (where ``options.respect_robots``).
@@ -147,8 +147,8 @@ class HopFetcher(Protocol):
 class PoliteFetcher:
     """A `eventmesh_trio.abc.Fetcher` that takes a turn for each fetch.
 
-    Robots.txt is asked about redirects too. Under `fetch_with_retries`, each attempt is a turn of its
-    own, so that nothing is held while it waits.
+    Robots.txt is asked about redirects too. Under `fetch_with_retries` each attempt is a turn of
+    its own, so that no place is held while it waits.
     """
 
     def __init__(self, fetcher: HopFetcher, politeness: Politeness) -> None:
@@ -157,10 +157,6 @@ class PoliteFetcher:
 
     async def fetch(self, url: str, options: CrawlOptions) -> Page:
         """As the fetcher's and `Politeness.turn` together."""
-        check = partial(_swapped, self._politeness, options)
+        check = partial(self._politeness.check, options=options)
         async with self._politeness.turn(url, options):
             return await self._fetcher.fetch(url, options, before_hop=check)
-
-
-async def _swapped(politeness: Politeness, options: CrawlOptions, url: URL) -> None:
-    await politeness.check(url, options)

@@ -1,6 +1,6 @@
 """The connection pool: httpcore2's, with the two things that it leaves to us."""
 
-from typing import Any
+from typing import Any, Final
 
 import httpcore2
 import trio
@@ -8,6 +8,8 @@ import trio
 from eventmesh_trio.pipeline.dial import GuardedBackend, GuardedStream
 
 __all__ = ["ConnectionPool", "StaleConnection"]
+
+_CLOSE_SECONDS: Final = 1.0
 
 
 class StaleConnection(Exception):
@@ -59,26 +61,26 @@ class _Connection(httpcore2.AsyncHTTPConnection):
         """
         reused = self._requests_begun > 0
         self._requests_begun += 1
+        answered = False
         try:
-            return await super().handle_async_request(request)
+            response = await super().handle_async_request(request)
+            answered = True
         except httpcore2.ConnectionNotAvailable:
-            raise  # not ours to close: it is serving another request
+            answered = True  # not ours to close: it is serving another request
+            raise
         except (httpcore2.NetworkError, httpcore2.RemoteProtocolError) as error:
-            await self._close_shielded()
             stream = self._memory.stream
             if reused and stream is not None and stream.head_bytes == 0:
                 raise StaleConnection from error
             raise
-        except BaseException:
-            await self._close_shielded()
-            raise
+        finally:
+            if not answered:
+                # Shielded: we are often here because of a cancellation. Closing never waits.
+                with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+                    await self.aclose()
+        return response
 
     async def aclose(self) -> None:
         await super().aclose()
         if self._memory.stream is not None:
             await self._memory.stream.aclose()
-
-    async def _close_shielded(self) -> None:
-        # Shielded: we are often here because of a cancellation. Bounded: closing never waits.
-        with trio.CancelScope(shield=True):
-            await self.aclose()

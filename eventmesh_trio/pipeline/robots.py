@@ -67,7 +67,8 @@ class RobotsLimits:
 def product_token(user_agent: str) -> str:
     """The name that robots.txt groups are looked up by (RFC 9309, section 2.2.1).
 
-    It is the first product of a ``User-Agent``, or what says ``(compatible; <name>`` in a browser's.
+    It is the first product of a ``User-Agent``, or, in a browser-like one, the name that follows
+    ``(compatible;``.
     """
     found = _COMPATIBLE.match(user_agent)
     if found is not None:
@@ -78,7 +79,7 @@ def product_token(user_agent: str) -> str:
 
 @attrs.define(eq=False)
 class Robots:
-    """What one origin asks of crawlers. ``rules`` None: anything is allowed, or ``failure`` is set."""
+    """What one origin asks of crawlers. Without ``rules`` and ``failure`` anything is allowed."""
 
     rules: Protego | None
     expires_at: float  # `trio.current_time`
@@ -197,6 +198,7 @@ class RobotsCache:
                 page = await self._source.fetch_file(href, max_bytes=self._limits.max_bytes)
             except PageError as error:
                 if last or not error.can_retry:
+                    await trio.lowlevel.checkpoint()
                     return error
             else:
                 if last or page.status < 500:

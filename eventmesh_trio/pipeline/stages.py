@@ -7,6 +7,7 @@ that URL's result. Nothing here knows of the frontier's states, of channels, or 
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from math import inf
 from typing import Final, Protocol
 
@@ -14,13 +15,14 @@ import attrs
 import structlog
 import trio
 
-from eventmesh_trio.abc import Cache, CacheEntry, Extraction, Extractor, Fetcher, Page
+from eventmesh_trio.abc import Cache, CacheEntry, Extraction, Extractor, Page
 from eventmesh_trio.errors import EventMeshError, FetchTimeout, InternalError, PageError
 from eventmesh_trio.pipeline.frontier import Errand
+from eventmesh_trio.pipeline.politeness import HopFetcher
 from eventmesh_trio.pipeline.report import Outcome, extraction_stages, judged, refusal_of
 from eventmesh_trio.pipeline.retry import RetryLimits, fetch_with_retries
 from eventmesh_trio.wire.requests import CrawlOptions
-from eventmesh_trio.wire.urls import cache_key, parse_url
+from eventmesh_trio.wire.urls import URL, cache_key, parse_url
 
 __all__ = ["CrawlPorts", "Parcel", "Stages", "Turns"]
 
@@ -28,13 +30,19 @@ _logger: Final = structlog.get_logger(__name__)
 
 
 class Turns(Protocol):
-    """What a crawl asks of politeness: to take turns at a host."""
+    """What a crawl asks of `eventmesh_trio.pipeline.politeness.Politeness`."""
+
+    async def check(self, url: URL, options: CrawlOptions) -> None:
+        """Return if the URL may be fetched; gets the host's robots.txt first where it must.
+
+        Raises: PageError of the kind that fits: `RobotsDenied`, `CircuitOpen`.
+        """
+        ...
 
     def turn(self, url: str, options: CrawlOptions) -> AbstractAsyncContextManager[object]:
-        """Wait for this URL's turn and hold it for the length of the block.
+        """Wait for this URL's turn at its host, and hold it for the length of the block.
 
-        The wait is bounded by politeness itself: a URL's own time stands still meanwhile.
-        Raises: PageError of the kind that fits: `RobotsDenied`, `CircuitOpen`.
+        Raises: as `check` does.
         """
         ...
 
@@ -43,7 +51,7 @@ class Turns(Protocol):
 class CrawlPorts:
     """What all runs of a server share."""
 
-    fetcher: Fetcher
+    fetcher: HopFetcher
     extractor: Extractor
     cache: Cache
     politeness: Turns
@@ -63,7 +71,8 @@ class Parcel:
 class _TimedFetcher:
     """A `Fetcher` for one URL: each attempt waits for its turn, and the URL's time for it.
 
-    Without that, a run with a site's long crawl delay would time out on its own good manners.
+    Without that, a run on a host with a long crawl delay would time out on its own good manners.
+    What the origin does with its time counts, its robots.txt included.
     """
 
     _ports: CrawlPorts
@@ -71,12 +80,16 @@ class _TimedFetcher:
     attempts: int = attrs.field(default=0, init=False)
 
     async def fetch(self, url: str, options: CrawlOptions) -> Page:
+        politeness = self._ports.politeness
+        await politeness.check(parse_url(url), options)
         left = self._scope.deadline - trio.current_time()
         self._scope.deadline = inf
         try:
-            async with self._ports.politeness.turn(url, options):
+            async with politeness.turn(url, options):
                 self._scope.deadline = trio.current_time() + left
-                return await self._ports.fetcher.fetch(url, options)
+                return await self._ports.fetcher.fetch(
+                    url, options, before_hop=partial(politeness.check, options=options)
+                )
         finally:
             if self._scope.deadline == inf:  # there was no turn
                 self._scope.deadline = trio.current_time() + left

@@ -1,14 +1,15 @@
 """One extraction process: jobs in on stdin, answers out on stdout, words for people on stderr.
 
-Started as ``python -m eventmesh_trio.pipeline.worker`` by `eventmesh_trio.pipeline.workers`. A frame
-is a 4-byte big-endian length and a msgpack array: of jobs on the way in, so that a frame can carry
-several, and of answers on the way out.
+Started as ``python -m eventmesh_trio.pipeline.worker`` by `eventmesh_trio.pipeline.workers`. A
+frame is a 4-byte big-endian length and a msgpack array: of jobs on the way in, so that a frame can
+carry several, and of answers on the way out.
 
 A worker outlives nothing: it ends at end of file on stdin, at once when its parent is gone even in
-the middle of a job, and when a job takes longer than it may. (``PR_SET_PDEATHSIG`` would not do: the
-kernel sends it when the *thread* that forked ends, and that is a short-lived one of trio's.)
+the middle of a job, and when a job takes longer than it may. (``PR_SET_PDEATHSIG`` would not do:
+the kernel sends it when the *thread* that forked ends, and that is a short-lived one of trio's.)
 """
 
+import contextlib
 import logging
 import os
 import resource
@@ -42,6 +43,7 @@ class ExtractJob(msgspec.Struct, frozen=True, array_like=True):
     body: bytes
     url: str
     charset: str | None
+    content_type: str
     mode: ExtractMode
     max_text_chars: int | None
 
@@ -80,14 +82,21 @@ def serve(jobs: BinaryIO, answers: BinaryIO, job_seconds: float) -> None:
 def _answer(job: ExtractJob) -> Answer:
     try:
         extraction = extract_page(
-            job.body, job.url, charset=job.charset, mode=job.mode, max_text_chars=job.max_text_chars
+            job.body,
+            job.url,
+            charset=job.charset,
+            content_type=job.content_type,
+            mode=job.mode,
+            max_text_chars=job.max_text_chars,
         )
     except UnsupportedContent as error:
         return Answer(job.job_id, None, "unsupported", error.message)
     except MemoryError:
-        return Answer(job.job_id, None, "memory", "the page needs more memory than a worker may use")
+        return Answer(
+            job.job_id, None, "memory", "the page needs more memory than a worker may use"
+        )
     except Exception:
-        # This process is the boundary: a page that trips over a bug of ours must not take the worker.
+        # This process is the boundary: a page that finds a bug of ours must not take the worker.
         logger.exception("extraction failed for %s", job.url)
         return Answer(job.job_id, None, "error", "the page could not be read")
     return Answer(job.job_id, extraction)
@@ -111,15 +120,15 @@ def main() -> None:
     # Frames get a descriptor of their own: a stray print must not end up between them.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s"
+    )
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if memory_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    try:
+    with contextlib.suppress(BrokenPipeError):  # the parent has given this worker up
         serve(sys.stdin.buffer, answers, job_seconds)
-    except BrokenPipeError:
-        pass  # the parent stopped listening: it has given this worker up
     sys.stdout.flush()
     os._exit(0)  # the buffered writer may still hold bytes for a reader that is gone
 

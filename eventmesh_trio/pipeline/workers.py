@@ -1,7 +1,7 @@
-"""The pool of extraction processes: pages go to it, documents come back, and no page can hurt another.
+"""The pool of extraction processes: pages go in, documents come out, no page can hurt another.
 
-Each *slot* is one task that owns at most one process at a time. A process that hangs, dies or runs out
-of memory is killed and replaced; the page that it had is tried once more, on the new one.
+Each *slot* is one task that owns at most one process at a time. A process that hangs, dies or runs
+out of memory is killed and replaced; the page that it had is tried once more, on the new one.
 """
 
 import logging
@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from subprocess import PIPE
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import msgspec
@@ -38,7 +38,7 @@ def _default_workers() -> int:
     return max(1, min(len(os.sched_getaffinity(0)), _MAX_DEFAULT_WORKERS))
 
 
-def _positive(_: object, attribute: "attrs.Attribute[float]", value: float) -> None:
+def _positive(_: object, attribute: "attrs.Attribute[Any]", value: float) -> None:
     if value <= 0:
         raise ValueError(f"{attribute.name} must be more than 0, not {value}")
 
@@ -50,7 +50,7 @@ class WorkerLimits:
     workers: int = attrs.field(factory=_default_workers, validator=_positive)
     """Processes at once; by default one a usable processor, at most 8."""
     job_seconds: float = attrs.field(default=20.0, validator=_positive)
-    """How long one page may take before its worker is killed; also how long a worker may take to start."""
+    """How long one page may take before its worker is killed; a worker's start counts too."""
     memory_bytes: int = attrs.field(default=1024 * _MIB, validator=_positive)
     """Address space of one worker (``RLIMIT_AS``)."""
     jobs_per_worker: int = attrs.field(default=1000, validator=_positive)
@@ -140,6 +140,7 @@ class _Worker:
 
     async def receive_exactly(self, length: int) -> bytes:
         assert self.process.stdout is not None
+        await trio.lowlevel.checkpoint()
         while len(self.buffer) < length:
             try:
                 data = await self.process.stdout.receive_some(max(65536, length - len(self.buffer)))
@@ -234,7 +235,9 @@ class WorkerPool:
             pages_failed=self._failed_pages,
         )
 
-    async def extract(self, page: Page, mode: ExtractMode, max_text_chars: int | None) -> Extraction:
+    async def extract(
+        self, page: Page, mode: ExtractMode, max_text_chars: int | None
+    ) -> Extraction:
         """Read a page in a worker. Cancellation leaves the pool usable: a worker that does not end
         the page within ``abandoned_seconds`` is replaced, others never notice.
 
@@ -244,7 +247,15 @@ class WorkerPool:
           trio.ClosedResourceError: the pool's block has ended.
         """
         ticket = _Ticket(
-            ExtractJob(next(self._ids), page.body, page.final_url, page.charset, mode, max_text_chars)
+            ExtractJob(
+                next(self._ids),
+                page.body,
+                page.final_url,
+                page.charset,
+                page.content_type,
+                mode,
+                max_text_chars,
+            )
         )
         try:
             await self._send.send(ticket)
@@ -278,7 +289,9 @@ class WorkerPool:
                     logger.error("no extraction process could be started: %s", error)
                     self._failed_workers += 1
                     if ticket is not None:
-                        self._settle(ticket, ParseFailure("no process could be started to read the page"))
+                        self._settle(
+                            ticket, ParseFailure("no process could be started to read the page")
+                        )
                         ticket = None
                     continue
                 self._started += 1
@@ -312,15 +325,16 @@ class WorkerPool:
 
         The ticket is settled, unless the attempt failed and it has another.
         """
+        await trio.lowlevel.checkpoint()
         ticket.attempts += 1
         failure: str | None = None
         answer: Answer | None = None
-        with trio.CancelScope(deadline=trio.current_time() + self._limits.job_seconds) as scope:
-            ticket.scope = scope
-            try:
+        ticket.scope = trio.CancelScope(deadline=trio.current_time() + self._limits.job_seconds)
+        try:
+            with ticket.scope:
                 answer = await worker.ask(ticket.job)
-            except _WorkerFailed as error:
-                failure = str(error)
+        except _WorkerFailed as error:
+            failure = str(error)
         ticket.scope = None
         if answer is not None:
             self._settle(ticket, _outcome(answer))
@@ -331,12 +345,18 @@ class WorkerPool:
         failure = failure or f"took longer than {self._limits.job_seconds:g} seconds"
         self._failed_workers += 1
         logger.warning(
-            "worker %d %s at %s (attempt %d)", worker.process.pid, failure, ticket.job.url, ticket.attempts
+            "worker %d %s at %s (attempt %d)",
+            worker.process.pid,
+            failure,
+            ticket.job.url,
+            ticket.attempts,
         )
         if ticket.attempts >= _ATTEMPTS:
             self._settle(
                 ticket,
-                ParseFailure(f"the process that read the page {failure}", context={"attempts": _ATTEMPTS}),
+                ParseFailure(
+                    f"the process that read the page {failure}", context={"attempts": _ATTEMPTS}
+                ),
             )
         return False
 
@@ -386,5 +406,5 @@ async def open_extractor(
         try:
             yield pool
         finally:
-            pool.close()
             nursery.cancel_scope.cancel()
+            pool.close()

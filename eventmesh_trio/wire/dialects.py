@@ -9,14 +9,24 @@ from typing import Final, Literal
 
 from msgspec import UNSET, structs
 
-from eventmesh_trio.wire.events import Document, DocumentPreview, PageResult, Result
+from eventmesh_trio.wire.events import (
+    Document,
+    DocumentPreview,
+    Event,
+    Metadata,
+    PageResult,
+    Result,
+    Start,
+)
 
-__all__ = ["PREVIEW_CHARACTERS", "SHAPES", "Dialect", "Shape", "shape_result"]
+__all__ = ["OMITTED", "PREVIEW_CHARACTERS", "SHAPES", "Dialect", "Shape", "shape_result"]
 
 Dialect = Literal["canonical", "envelope", "flat"]
 Shape = Literal["both", "nested", "flat", "preview"]
 
 PREVIEW_CHARACTERS: Final = 500
+OMITTED: Final[Mapping[Dialect, type[Event]]] = {"envelope": Start, "flat": Metadata}
+"""What clients of a dialect do not know: each is told of a run's beginning by one event."""
 
 
 def _nested(event: Result, _: PageResult) -> Result:

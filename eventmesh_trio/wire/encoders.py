@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct
 
 from eventmesh_trio.errors import PageError
 from eventmesh_trio.wire.codec import append_id, encode_json
-from eventmesh_trio.wire.dialects import Shape, shape_result
+from eventmesh_trio.wire.dialects import OMITTED, Shape, shape_result
 from eventmesh_trio.wire.events import Event, Heartbeat, Result, RunError
 from eventmesh_trio.wire.ndjson import encode_line
 from eventmesh_trio.wire.sse import encode_block, encode_comment
@@ -92,6 +92,8 @@ class EnvelopeEncoder:
     shape: Shape = "both"
 
     def encode(self, event: Event, event_id: str | None) -> bytes:
+        if isinstance(event, OMITTED["envelope"]):
+            return b""
         data = msgspec.Raw(_canonical(event, self.shape, event_id))
         body = encode_json(_Envelope(tag_of(event), data, event.timestamp))
         if event_id is not None:
@@ -107,6 +109,8 @@ class FlatEncoder:
     session_id: str
 
     def encode(self, event: Event, event_id: str | None) -> bytes:
+        if isinstance(event, OMITTED["flat"]):
+            return b""
         body = _canonical(event, "flat", event_id)
         names = {"sessionId": self.session_id}
         if event.request_id is not UNSET:

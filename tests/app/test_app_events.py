@@ -139,7 +139,7 @@ def test_a_second_crawl_is_served_by_the_cache_and_says_so(
 
 
 def test_failures_are_results_with_their_errors(server: ServerProcess, origin: Origin) -> None:
-    unreachable = "http://127.0.0.9:9/"
+    unreachable = f"http://127.0.0.9:{origin.port}/"  # where nobody listens
     blocked = "http://10.1.2.3/"
     stalled = origin.stalling(1, host=2)[0]
     urls = [origin.url("/status/404"), origin.url("/status/500"), unreachable, blocked, stalled]

@@ -49,9 +49,10 @@ def subscribers(server: ServerProcess) -> int:
     return sum(s["subscribers"] for s in get_json(server.address, "/sessions")["sessions"])
 
 
-def settled_descriptors(server: ServerProcess) -> int:
+def settled_descriptors(server: ServerProcess, origin: Origin) -> int:
     """Descriptors once the server has nothing to do: the baseline that must be reached again."""
-    with open_crawl(server.address, ["http://127.0.0.9:9/"], {"max_retries": 0}) as stream:
+    options = {"concurrency": 8, "cache_mode": "disabled"}  # starts the worker processes, too
+    with open_crawl(server.address, origin.pages(24), options) as stream:
         list(stream.read_events())
     lowest = server.descriptors()
     for _ in range(10):
@@ -98,7 +99,7 @@ OPENERS = {"ndjson": open_http("stream"), "sse": open_http("sse"), "websocket": 
 def test_nothing_is_left_of_a_run_whose_client_vanishes(
     server: ServerProcess, origin: Origin, protocol: str, way: str
 ) -> None:
-    descriptors = settled_descriptors(server)
+    descriptors = settled_descriptors(server, origin)
     wait_until(lambda: origin.in_flight == 0, GONE_SECONDS, "the origin is busy before the test")
     connection = OPENERS[protocol](server, [*origin.pages(3), *origin.stalling(4, host=2)])
     wait_until(
@@ -142,7 +143,7 @@ for event in stream.read_events():
 def test_nothing_is_left_of_a_run_whose_client_is_killed(
     server: ServerProcess, origin: Origin
 ) -> None:
-    descriptors = settled_descriptors(server)
+    descriptors = settled_descriptors(server, origin)
     urls = [*origin.pages(3), *origin.stalling(4, host=2)]
     host, port = server.address
     client = subprocess.Popen(
@@ -272,8 +273,7 @@ class WebSocketCutReader:
         target = f"{self.target}&last_event_id={cursor}" if cursor else self.target
         found: list[dict[str, Any]] = []
         with WebSocketClient(self.server.address, target) as client:
-            while budget > 0:
-                budget -= len(client.receive_bytes(min(budget, 65536)))
+            while True:
                 for message in client.complete():
                     assert tag_of(message) != "gap", message
                     if "id" in message:
@@ -282,6 +282,9 @@ class WebSocketCutReader:
                         )
                 if found and found[-1]["event"] == "summary":
                     return found, True
+                if budget <= 0:
+                    break
+                budget -= len(client.receive_bytes(min(budget, 65536)))
             client.connection.reset()
         return found, False
 

@@ -250,11 +250,12 @@ def test_pause_stops_a_run_and_resume_brings_every_url_once(
         paused = request(server.address, "POST", f"/sessions/{session}/pause")
         assert paused.status == 200
         assert paused.json()["runs"][0]["state"] == "paused"
-        time.sleep(0.1)  # what was on its way
+        # Pages in flight stop as well; the origin notices when its own sleep is over.
+        wait_until(lambda: origin.in_flight == 0, 1, "a page is fetched while the run is paused")
         before = get_json(server.address, f"/sessions/{session}")["runs"][0]["completed"]
         assert before < len(urls)
-        assert origin.in_flight == 0  # pages in flight stop as well
         time.sleep(0.4)
+        assert origin.in_flight == 0
         assert get_json(server.address, f"/sessions/{session}")["runs"][0]["completed"] == before
         resumed = request(server.address, "POST", f"/api/v1/sessions/{session}/resume")
         assert resumed.json()["runs"][0]["state"] == "running"

@@ -65,11 +65,9 @@ def test_the_javascript_stream_client_sees_every_result_and_the_summary(
     log = texts(report["said"]["log"])
     assert log.count(f"Completed: {PAGES}/{PAGES + 1} successful") == 3  # once flatly, too
     initial = next(words[1] for words in report["said"]["log"] if words[0] == "Stream initialized:")
-    assert initial["backpressureInfo"] == {
-        "bufferCapacity": 2048,
-        "currentBuffer": 0,
-        "threshold": 1600,
-    }
+    pressure = initial["backpressureInfo"]
+    assert (pressure["bufferCapacity"], pressure["threshold"]) == (2048, 1600)
+    assert 0 <= pressure["currentBuffer"] <= 2  # metadata and start may wait in it already
     assert initial["requestId"]
 
     assert report["kinds"][0] == "metadata"

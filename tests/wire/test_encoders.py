@@ -213,3 +213,12 @@ def test_members_that_do_not_apply_are_not_on_the_wire():
         "epoch_changed": False,
     }
     assert gap.id is UNSET
+
+
+def test_each_websocket_dialect_tells_of_a_beginning_once():
+    metadata = events.Metadata(timestamp=NOW, total_urls=1, session_id="s", stream_type="crawl")
+    start = events.Start(timestamp=NOW, total_urls=1, session_id="s", options={})
+    assert EnvelopeEncoder("frame").encode(start, ID) == b""
+    assert EnvelopeEncoder("frame").encode(metadata, ID) != b""
+    assert FlatEncoder("frame", "s").encode(metadata, ID) == b""
+    assert FlatEncoder("frame", "s").encode(start, ID) != b""

@@ -1,4 +1,4 @@
-"""`eventmesh_trio.wire.http11`: what a server must refuse, and that cuts in the bytes never matter."""
+"""`eventmesh_trio.wire.http11`: what is refused, and that cuts in the bytes never matter."""
 
 import h11
 import pytest
@@ -36,7 +36,7 @@ def status_of(raw: bytes, limits: HeadLimits | None = None) -> int:
     return caught.value.status_hint
 
 
-# --- heads that are served -----------------------------------------------------------------------
+# --- heads that are served ----------------------------------------------------------------------
 
 
 def test_a_request_is_read_into_its_parts() -> None:
@@ -72,7 +72,16 @@ def test_an_asterisk_is_for_options_only() -> None:
 
 @pytest.mark.parametrize(
     "host",
-    [b"", b"example.org", b"example.org:8080", b"[::1]:80", b"127.0.0.1", b"a_b-c.d", b"x:", b"%20"],
+    [
+        b"",
+        b"example.org",
+        b"example.org:8080",
+        b"[::1]:80",
+        b"127.0.0.1",
+        b"a_b-c.d",
+        b"x:",
+        b"%20",
+    ],
 )
 def test_a_well_formed_host_is_accepted(host: bytes) -> None:
     parse(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
@@ -101,7 +110,7 @@ def test_an_upgrade_is_recognised_only_when_all_of_it_is_there() -> None:
     assert not wants(b"GET", b"Connection: upgrade\r\n")
 
 
-# --- heads that are refused ------------------------------------------------------------------------
+# --- heads that are refused ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -151,7 +160,9 @@ def test_an_upgrade_is_recognised_only_when_all_of_it_is_there() -> None:
         (b"\n", 400),
     ],
 )
-def test_a_head_that_is_not_exactly_http_is_refused_with_its_status(raw: bytes, status: int) -> None:
+def test_a_head_that_is_not_exactly_http_is_refused_with_its_status(
+    raw: bytes, status: int
+) -> None:
     if status:
         assert status_of(raw) == status
     else:
@@ -205,7 +216,7 @@ def test_each_size_of_a_head_has_its_limit_and_its_status() -> None:
     parse(exact + b"\r\n" + HOST + b"\r\n", limits)
 
 
-# --- bodies ------------------------------------------------------------------------------------------
+# --- bodies -------------------------------------------------------------------------------------
 
 CHUNKED = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: Chunked\r\n\r\n"
 
@@ -301,7 +312,9 @@ def test_an_end_in_the_middle_is_an_error_that_says_where(raw: bytes, where: str
 
 def test_the_bytes_after_a_request_stay_for_the_next_or_for_the_upgraded_protocol() -> None:
     wire = ServerConnection()
-    wire.receive_data(CHUNKED + b"1\r\nx\r\n0\r\n\r\n" + b"GET /two HTTP/1.1\r\n" + HOST + b"\r\nrest")
+    wire.receive_data(
+        CHUNKED + b"1\r\nx\r\n0\r\n\r\n" + b"GET /two HTTP/1.1\r\n" + HOST + b"\r\nrest"
+    )
     assert wire.next_head()
     assert read_body(wire) == b"x"
     wire.send_head(204, [], head_request=False)
@@ -327,7 +340,11 @@ def requests(draw: st.DrawFn) -> tuple[bytes, str, bytes]:
         cuts = sorted(draw(st.lists(st.integers(1, max(1, len(body))), max_size=4)))
         pieces = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
         chunks = b"".join(encode_chunk(piece) for piece in pieces if piece)
-        return head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n", "/" + path, body
+        return (
+            head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n",
+            "/" + path,
+            body,
+        )
     return head + b"Content-Length: %d\r\n\r\n" % len(body) + body, "/" + path, body
 
 
@@ -381,7 +398,7 @@ def test_any_bytes_are_served_or_refused_with_a_documented_error(
         pass
 
 
-# --- responses ---------------------------------------------------------------------------------------
+# --- responses ----------------------------------------------------------------------------------
 
 
 def answered(version: bytes = b"1.1", method: bytes = b"GET") -> ServerConnection:

@@ -1,4 +1,4 @@
-"""`eventmesh_trio.wire.websocket` and ``deflate``: against wsproto's client, and against attackers."""
+"""`eventmesh_trio.wire.websocket` and ``deflate``: against another implementation and attackers."""
 
 import base64
 import zlib
@@ -85,7 +85,7 @@ def messages(events: Iterable[Event]) -> list[str | bytes]:
     return whole
 
 
-# --- the handshake ---------------------------------------------------------------------------------
+# --- the handshake ------------------------------------------------------------------------------
 
 
 def test_the_accept_token_is_that_of_the_rfc() -> None:
@@ -157,7 +157,7 @@ def test_any_offer_is_answered_or_declined(values: list[bytes]) -> None:
     negotiate_deflate([b"permessage-deflate;" + value for value in values])
 
 
-# --- frames of ours ----------------------------------------------------------------------------------
+# --- frames of ours -----------------------------------------------------------------------------
 
 
 @given(st.lists(st.one_of(st.text(max_size=300), st.binary(max_size=300)), max_size=6), st.data())
@@ -213,7 +213,7 @@ def test_a_close_frame_carries_its_code_and_as_much_reason_as_fits(code: int, re
     assert len((event.reason or "").encode()) >= min(len(reason.encode()), 120)
 
 
-# --- messages of a peer ---------------------------------------------------------------------------
+# --- messages of a peer -------------------------------------------------------------------------
 
 
 @given(
@@ -313,7 +313,9 @@ def test_a_violation_is_answered_with_its_close_code(raw: bytes, code: int) -> N
         (masked(0xC2, compress(b"x" * (LIMIT + 1))), 1009),
     ],
 )
-def test_a_violation_of_the_extension_is_answered_with_its_close_code(raw: bytes, code: int) -> None:
+def test_a_violation_of_the_extension_is_answered_with_its_close_code(
+    raw: bytes, code: int
+) -> None:
     event = received(raw, deflate=True)[-1]
     assert isinstance(event, Closed)
     assert (event.close_code, event.failed) == (code, True)

@@ -18,41 +18,63 @@ NOTE: Final = 32  # an admonition of documentation: content though it stands in 
 
 _NOISE_TAGS: Final = frozenset(("nav", "footer", "menu", "button"))
 _NOISE_ROLES: Final = frozenset(
-    "navigation banner contentinfo complementary search menu menubar dialog alertdialog toolbar"
-    " tablist button tooltip alert".split()
+    [
+        "navigation",
+        "banner",
+        "contentinfo",
+        "complementary",
+        "search",
+        "menu",
+        "menubar",
+        "dialog",
+        "alertdialog",
+        "toolbar",
+        "tablist",
+        "button",
+        "tooltip",
+        "alert",
+    ]
 )
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _WORD: Final = re.compile(r"[a-z]+")
 _LAYOUT: Final = re.compile(r"\b(?:has|with|no|without|hide|show|is)[-_]\S*")
-_NOISE: Final = frozenset(
-    "nav navbar navigation navi subnav topnav menu submenu menubar breadcrumb breadcrumbs crumbs footer foot"
-    " sidebar sidenav share sharing sharebar shares sharedaddy social socials related recommend recommended"
-    " recommendation recommendations recirc promo promos promotion promoted sponsor sponsored sponsors advert"
-    " adverts advertisement advertising ad ads adsense adslot dfp banner banners cookie cookies consent gdpr"
-    " newsletter subscribe subscription popup modal overlay pagination pager paging paginator masthead"
-    " skiplink skip signup login signin outbrain taboola addthis addtoany sharethis tooltip dropdown"
-    " offcanvas drawer toc trending popular copyright disclaimer credits byline widget widgets"
-    " toolbar tagcloud tags taglist readmore morelinks seealso paywall registration rating ratings"
-    " breaking ticker carousel slideshow donate jumplinks noprint printonly screenreader visuallyhidden"
-    " editsection catlinks navbox metadata hatnote meganav sitenav".split()
-)
+_NOISE_WORDS: Final = """
+    nav navbar navigation navi subnav topnav menu submenu menubar breadcrumb breadcrumbs
+    crumbs footer foot sidebar sidenav share sharing sharebar shares sharedaddy social socials
+    related recommend recommended recommendation recommendations recirc promo promos promotion
+    promoted sponsor sponsored sponsors advert adverts advertisement advertising ad ads
+    adsense adslot dfp banner banners cookie cookies consent gdpr newsletter subscribe
+    subscription popup modal overlay pagination pager paging paginator masthead skiplink skip
+    signup login signin outbrain taboola addthis addtoany sharethis tooltip dropdown offcanvas
+    drawer toc trending popular copyright disclaimer credits byline widget widgets toolbar
+    tagcloud tags taglist readmore morelinks seealso paywall registration rating ratings
+    breaking ticker carousel slideshow donate jumplinks noprint printonly screenreader
+    visuallyhidden editsection catlinks navbox metadata hatnote meganav sitenav
+"""
+_NOISE: Final = frozenset(_NOISE_WORDS.split())
 _NOISE_PAIRS: Final = re.compile(
-    r"(?:side[-_ ]?bar|bread[-_]crumb|read[-_](?:more|next|also)|more[-_](?:from|stories|news|articles|posts)"
+    r"(?:side[-_ ]?bar|bread[-_]crumb|read[-_](?:more|next|also)"
+    r"|more[-_](?:from|stories|news|articles|posts)"
     r"|most[-_](?:read|popular|viewed)|see[-_]also|you[-_]may|up[-_]next|next[-_]article|sign[-_]up|log[-_]in"
     r"|skip[-_](?:to|link)|sr[-_]only|screen[-_]reader|visually[-_]hidden|author[-_](?:bio|box|info|card)"
     r"|about[-_]the[-_]author|post[-_](?:meta|tags|footer|nav)|entry[-_](?:meta|footer)|article[-_](?:meta|tags|footer)"
     r"|edit[-_]section|call[-_]to[-_]action|site[-_](?:header|footer|nav)|global[-_](?:header|nav|footer)"
     r"|page[-_](?:header|footer|nav)|tag[-_]list|back[-_]to[-_]top|pull[-_]?quote)"
 )
-_COMMENTS: Final = frozenset(
-    "comment comments commentlist commentary disqus replies respond discussion livefyre talkback".split()
-)
+_COMMENTS_WORDS: Final = """
+    comment comments commentlist commentary disqus replies respond discussion livefyre
+    talkback
+"""
+_COMMENTS: Final = frozenset(_COMMENTS_WORDS.split())
 _CONTENT: Final = re.compile(
     r"article[-_]?(?:body|content|text)|(?:post|entry|page|main|story|blog|news|body|single)[-_]?"
     r"(?:body|content|text|article)|articlebody|\b(?:article|content|entry|post|story|main|body|text|prose"
     r"|hentry|markdown|mw-parser-output|rich-?text|wysiwyg)\b"
 )
-_NOTES: Final = frozenset("note admonition callout warning tip caution important info hint aside-note".split())
+_NOTES_WORDS: Final = """
+    note admonition callout warning tip caution important info hint aside-note
+"""
+_NOTES: Final = frozenset(_NOTES_WORDS.split())
 
 
 @lru_cache(maxsize=4096)

@@ -18,7 +18,7 @@ _MONTHS: Final = {
     for number, names in enumerate(
         (
             "jan january januar janvier enero janeiro gennaio januari января styczeń stycznia",
-            "feb february februar février fevrier febrero fevereiro febbraio februari февраля lutego",
+            "feb february februar février fevrier febrero fevereiro febbraio februari февраля lutego",  # noqa: E501
             "mar march märz maerz mars marzo março marco maart марта marca",
             "apr april avril abril aprile апреля kwietnia",
             "may mai mayo maio maggio mei мая maja maj",
@@ -28,13 +28,15 @@ _MONTHS: Final = {
             "sep sept september septembre septiembre setembro settembre сентября września",
             "oct october oktober octobre octubre outubro ottobre okt октября października",
             "nov november novembre noviembre novembro ноября listopada",
-            "dec december dezember décembre decembre diciembre dezembro dicembre dez декабря grudnia",
+            "dec december dezember décembre decembre diciembre dezembro dicembre dez декабря grudnia",  # noqa: E501
         ),
         1,
     )
     for name in names.split()
 }
-_DAY_FIRST: Final = re.compile(r"\b(\d{1,2})(?:st|nd|rd|th|\.|º)?\s+(?:de\s+)?([^\W\d_]{3,12})\.?,?\s+(?:de\s+)?(\d{4})\b")
+_DAY_FIRST: Final = re.compile(
+    r"\b(\d{1,2})(?:st|nd|rd|th|\.|º)?\s+(?:de\s+)?([^\W\d_]{3,12})\.?,?\s+(?:de\s+)?(\d{4})\b"
+)
 _MONTH_FIRST: Final = re.compile(r"\b([^\W\d_]{3,12})\.?\s+(\d{1,2})(?:st|nd|rd|th)?,?\s+(\d{4})\b")
 _CJK: Final = re.compile(r"(\d{4})\s*[年년]\s*(\d{1,2})\s*[月월]\s*(\d{1,2})\s*[日일]")
 _URL: Final = re.compile(r"/((?:19|20)\d{2})[/-](\d{1,2})[/-](\d{1,2})(?:[/-]|$)")
@@ -71,7 +73,7 @@ def url_date(url: str | None) -> str | None:
     return _checked(match[1], match[2], match[3]) if match else None
 
 
-def _checked(  # noqa: PLR0917 - the seven parts of a date, in their order
+def _checked(
     year: str,
     month: str,
     day: str,
@@ -86,7 +88,9 @@ def _checked(  # noqa: PLR0917 - the seven parts of a date, in their order
             return None
         if hour is None or offset is None:
             return found.isoformat()
-        moment = datetime(found.year, found.month, found.day, int(hour), int(minute or 0), int(second or 0))
+        moment = datetime(
+            found.year, found.month, found.day, int(hour), int(minute or 0), int(second or 0)
+        )
     except ValueError:
         return None
     zone = offset.upper()

@@ -19,8 +19,12 @@ _BOMS: Final = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _COMMENT: Final = re.compile(rb"<!--.*?-->", re.DOTALL)
-_META: Final = re.compile(rb"""<meta\s[^>]{0,1024}?charset\s*=\s*["']?\s*([\w.:-]{2,40})""", re.IGNORECASE)
-_XML: Final = re.compile(rb"""\s*<\?xml\s[^>]{0,256}?encoding\s*=\s*["']([\w.:-]{2,40})""", re.IGNORECASE)
+_META: Final = re.compile(
+    rb"""<meta\s[^>]{0,1024}?charset\s*=\s*["']?\s*([\w.:-]{2,40})""", re.IGNORECASE
+)
+_XML: Final = re.compile(
+    rb"""\s*<\?xml\s[^>]{0,256}?encoding\s*=\s*["']([\w.:-]{2,40})""", re.IGNORECASE
+)
 _PRESCAN_BYTES: Final = 64 * 1024
 """Where a ``<meta charset>`` is looked for. The standard asks for 1,024 bytes; pages exceed it."""
 _DETECT_BYTES: Final = 128 * 1024
@@ -51,7 +55,9 @@ def sniff_binary(body: bytes) -> bool:
     Judged by the signatures of common formats, and by the share of control bytes.
     Source: https://mimesniff.spec.whatwg.org/ ("binary data bytes").
     """
-    if body.startswith(_MAGIC) or (body[:4] == b"RIFF" and body[8:12] in (b"WEBP", b"WAVE", b"AVI ")):
+    if body.startswith(_MAGIC) or (
+        body[:4] == b"RIFF" and body[8:12] in (b"WEBP", b"WAVE", b"AVI ")
+    ):
         return True
     if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return False
@@ -79,17 +85,17 @@ def _choose(body: bytes, charset: str | None) -> str:
         if body.startswith(mark):
             return name
     for label in (charset, _declared(body)):
-        name = _resolve(label)
-        if name is not None and _fits(body, name):
-            return name
+        declared = _resolve(label)
+        if declared is not None and _fits(body, declared):
+            return declared
     if _mostly_utf8(body):
         return "utf-8"
     if body[:4] in (b"<\x00!\x00", b"<\x00h\x00", b"<\x00H\x00"):
         return "utf-16-le"
     found = cchardet.detect(body[:_DETECT_BYTES])
-    name = _resolve(found.get("encoding"))
-    if name is not None and (found.get("confidence") or 0.0) >= 0.5 and _fits(body, name):
-        return name
+    guess = _resolve(found.get("encoding"))
+    if guess is not None and (found.get("confidence") or 0.0) >= 0.5 and _fits(body, guess):
+        return guess
     return "cp1252"
 
 
@@ -110,7 +116,7 @@ def _resolve(label: str | None) -> str | None:
     if name is None or name.startswith(("utf-7", "utf_7", "utf-32", "utf_32")):
         return None  # UTF-7 is how markup is smuggled past filters; no browser reads either
     try:
-        return name if codecs.lookup(name)._is_text_encoding else None  # type: ignore[attr-defined]
+        return name if codecs.lookup(name)._is_text_encoding else None
     except LookupError:
         return None
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from datetime import UTC, datetime
 from typing import Final
 
@@ -16,16 +17,25 @@ from eventmesh_trio.pipeline.extract.decode import decode, sniff_binary
 from eventmesh_trio.pipeline.extract.language import detect
 from eventmesh_trio.pipeline.extract.links import base_url, collect
 from eventmesh_trio.pipeline.extract.markdown import markdown
-from eventmesh_trio.pipeline.extract.metadata import Metadata, read_metadata
+from eventmesh_trio.pipeline.extract.metadata import Metadata, complete, read_metadata
 from eventmesh_trio.pipeline.extract.outline import Outline, outline
 from eventmesh_trio.pipeline.extract.parse import parse
 from eventmesh_trio.pipeline.extract.scoring import Selection, is_prose, select, select_all
-from eventmesh_trio.pipeline.extract.text import clean, count_words, cut, plain_text, reading_minutes
+from eventmesh_trio.pipeline.extract.text import (
+    as_markup,
+    clean,
+    count_words,
+    cut,
+    plain_text,
+    reading_minutes,
+)
 from eventmesh_trio.wire.events import Document
 from eventmesh_trio.wire.requests import ExtractMode
 
 __all__ = ["extract_document", "extract_page"]
 
+_MARKUP: Final = re.compile(r"html|xml|sgml")
+_TEXTUAL: Final = re.compile(r"^text/|json|javascript|ecmascript|yaml")
 _SHORT_CHARS: Final = 250
 _NOSCRIPT_CHARS: Final = 500
 _ALTERNATIVE_FACTOR: Final = 2
@@ -61,7 +71,9 @@ def extract_document(
     """
     if sniff_binary(body):
         body = b""
-    return extract_page(body, url, charset=charset, mode=mode, max_text_chars=max_text_chars).document
+    return extract_page(
+        body, url, charset=charset, mode=mode, max_text_chars=max_text_chars
+    ).document
 
 
 def extract_page(
@@ -69,28 +81,37 @@ def extract_page(
     url: str | None = None,
     *,
     charset: str | None = None,
+    content_type: str | None = None,
     mode: ExtractMode = "article",
     max_text_chars: int | None = None,
 ) -> Extraction:
-    """Read one page, and say how. Arguments as for `extract_document`.
+    """Read one page, and say how. Arguments as for `extract_document`, and:
 
-    ``method`` names the way taken: ``main-content``, ``lenient``, ``whole-page``, ``noscript``,
-    ``json-ld``, ``full``, ``metadata``, ``raw`` or ``none`` (there was no text).
+    Args:
+      content_type: as sent; text that is not markup (plain text, JSON, CSV) is taken as it stands.
+
+    ``method`` names the way taken: ``main-content``, ``index`` (a page of links), ``lenient``,
+    ``whole-page``, ``noscript``, ``json-ld``, ``plain-text``, ``full``, ``metadata``, ``raw`` or
+    ``none`` (there was no text).
     Raises:
       UnsupportedContent: the bytes are a PDF, an image or other binary data.
     """
     if sniff_binary(body):
         raise UnsupportedContent("the body is binary data, not a page")
     source, _ = decode(body, charset)
-    tree = parse(source)
+    plain = _is_plain(content_type)
+    tree = parse(as_markup(source) if plain else source)
     base = base_url(tree, url)
     metadata = read_metadata(tree, url, base)
     visible = outline(tree.body)
+    metadata = complete(metadata, visible)
     features = gate.measure(
         tree,
         len(source),
         visible.chars_before[-1],
-        paragraphs=gate.count_paragraphs([block.chars for block in visible.blocks if block.tag == "p"]),
+        paragraphs=gate.count_paragraphs(
+            [block.chars for block in visible.blocks if block.tag == "p"]
+        ),
         has_opengraph=metadata.has_opengraph,
         has_article_jsonld=metadata.has_article_jsonld,
     )
@@ -99,10 +120,21 @@ def extract_page(
         content = _Content(visible, Selection([], 0, mode, 0.0, 0.0), "", mode)
     elif mode == "full":
         content = _content(visible, select_all(visible), "full")
+    elif plain:
+        content = _content(visible, select_all(visible), "plain-text")
     else:
         content = _main_content(tree.body, visible, metadata)
-    document = _document(content, metadata, url, base, source if mode == "raw" else None, max_text_chars)
+    document = _document(
+        content, metadata, url, base, source if mode == "raw" else None, max_text_chars
+    )
     return Extraction(document, content.method, verdict.score, verdict.decision, verdict.reason)
+
+
+def _is_plain(content_type: str | None) -> bool:
+    essence = (content_type or "").partition(";")[0].strip().lower()
+    return (
+        bool(essence) and _MARKUP.search(essence) is None and _TEXTUAL.search(essence) is not None
+    )
 
 
 def _content(page: Outline, selection: Selection, method: str) -> _Content:
@@ -187,5 +219,7 @@ def _confidence(content: _Content) -> int:
     length = min(1.0, math.log1p(chars) / math.log1p(_FULL_MARKS_CHARS))
     prose = sum(block.chars for block in blocks if is_prose(block)) / chars
     selection = content.selection
-    score = (length + min(selection.coverage, 1.0) + 1.0 - selection.link_density + min(prose, 1.0)) / 4
+    score = (
+        length + min(selection.coverage, 1.0) + 1.0 - selection.link_density + min(prose, 1.0)
+    ) / 4
     return round(100 * score * _TRUST.get(content.method, 1.0))

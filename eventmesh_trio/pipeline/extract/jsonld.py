@@ -15,13 +15,17 @@ Item = dict[str, Any]
 
 _MAX_BYTES: Final = 4 * 1024 * 1024
 _MAX_ITEMS: Final = 500
-_WRAPPER: Final = re.compile(r"^\s*(?:<!--|//\s*<!\[CDATA\[|/\*\s*<!\[CDATA\[\s*\*/|<!\[CDATA\[)|(?:-->|//\s*\]\]>|/\*\s*\]\]>\s*\*/|\]\]>)\s*;?\s*$")
+_WRAPPER: Final = re.compile(
+    r"^\s*(?:<!--|//\s*<!\[CDATA\[|/\*\s*<!\[CDATA\[\s*\*/|<!\[CDATA\[)|(?:-->|//\s*\]\]>|/\*\s*\]\]>\s*\*/|\]\]>)\s*;?\s*$"
+)
 _TRAILING_COMMA: Final = re.compile(r",(\s*[}\]])")
 _TAG: Final = re.compile(r"<[^>]{1,200}>")
 _RANKS: Final = (
     re.compile(r"Article$|BlogPosting$|Report$|Review$|Recipe$|HowTo$|LiveBlogPosting$"),
     re.compile(r"DiscussionForumPosting$|QAPage$|Question$|SocialMediaPosting$"),
-    re.compile(r"Product(?:Group)?$|SoftwareApplication$|Event$|JobPosting$|Course$|VideoObject$|Book$|Movie$"),
+    re.compile(
+        r"Product(?:Group)?$|SoftwareApplication$|Event$|JobPosting$|Course$|VideoObject$|Book$|Movie$"
+    ),
     re.compile(r"Page$|Service$"),
 )
 
@@ -50,7 +54,9 @@ def _typed(value: Any) -> Iterator[Item]:
         elif isinstance(value, dict):
             if "@type" in value:
                 yield value
-            queue.extend(value[key] for key in ("@graph", "mainEntity", "mainEntityOfPage") if key in value)
+            queue.extend(
+                value[key] for key in ("@graph", "mainEntity", "mainEntityOfPage") if key in value
+            )
 
 
 def types(item: Item) -> list[str]:

@@ -6,7 +6,9 @@ from typing import Final
 
 __all__ = ["detect", "normalise"]
 
-_TAG: Final = re.compile(r"([a-zA-Z]{2,3})(?:[-_]([a-zA-Z]{4}))?(?:[-_]([a-zA-Z]{2}|\d{3}))?(?:[-_.@].*)?")
+_TAG: Final = re.compile(
+    r"([a-zA-Z]{2,3})(?:[-_]([a-zA-Z]{4}))?(?:[-_]([a-zA-Z]{2}|\d{3}))?(?:[-_.@].*)?"
+)
 _WORD: Final = re.compile(r"[^\W\d_]+")
 _SAMPLE_CHARS: Final = 4000
 _MIN_WORDS: Final = 20
@@ -19,12 +21,12 @@ _SCRIPTS: Final = (
     (re.compile("[\u0370-\u03ff]"), "el", 0.3),
 )
 _STOP_WORDS: Final = {
-    "en": "the and of to in is that for it with as was on are be this by from at have not you which",
-    "de": "der die und das den von zu ist mit sich des auf für nicht ein eine dem auch als wird oder",
-    "fr": "le la les des et est une dans que pour qui sur pas au par avec plus ce sont cette aux du",
+    "en": "the and of to in is that for it with as was on are be this by from at have not you",
+    "de": "der die und das den von zu ist mit sich des auf für nicht ein eine dem auch als wird",
+    "fr": "le la les des et est une dans que pour qui sur pas au par avec plus ce sont cette du",
     "es": "el los las que una por con para del se es como más su al lo pero está entre también",
     "pt": "os as que um uma para com não do da em por mais no na dos como ao são também pelo você",
-    "it": "il che di gli una per con non del della sono alla anche nel più questo delle dei come lo",
+    "it": "il che di gli una per con non del della sono alla anche nel più questo dei come lo",
     "nl": "het een van en dat is op te met voor niet zijn aan er ook als bij naar deze wordt door",
     "sv": "och att det som en för av är på den med inte till har ett om var jag kan från men",
     "da": "og at det en den til er som på de med af for ikke der var et jeg har kan ved",

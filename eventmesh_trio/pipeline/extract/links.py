@@ -21,7 +21,7 @@ _CONTROL: Final = "".join(map(chr, range(33)))
 
 
 def base_url(tree: LexborHTMLParser, url: str | None) -> str | None:
-    """What relative addresses are relative to: the first ``<base href>``, itself relative to ``url``."""
+    """What relative addresses are relative to: the first ``<base href>``, itself under ``url``."""
     element = tree.css_first("base[href]")
     href = element.attributes.get("href") if element is not None else None
     return (absolute(href, url) if href else None) or url

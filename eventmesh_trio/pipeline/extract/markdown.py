@@ -17,11 +17,17 @@ from eventmesh_trio.pipeline.extract.text import clean
 __all__ = ["markdown"]
 
 _SPECIAL: Final = re.compile(r"[\\`*\[\]~]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|<|(?<=\])\(")
-_LINE_START: Final = re.compile(r"^(\s*)(#{1,6}(?=\s|$)|[-+](?=\s|$)|>|={2,}|-{2,}|\d{1,9}(?=[.)](?:\s|$)))", re.M)
+_LINE_START: Final = re.compile(
+    r"^(\s*)(#{1,6}(?=\s|$)|[-+](?=\s|$)|>|={2,}|-{2,}|\d{1,9}(?=[.)](?:\s|$)))", re.M
+)
 _SPACE: Final = re.compile(r"\s+")
-_HREF: Final = str.maketrans({"(": "%28", ")": "%29", "<": "%3C", ">": "%3E", " ": "%20", "\\": "%5C"})
+_HREF: Final = str.maketrans(
+    {"(": "%28", ")": "%29", "<": "%3C", ">": "%3E", " ": "%20", "\\": "%5C"}
+)
 _EMPHASIS: Final = {"b": "**", "i": "*", "s": "~~"}
-_LANGUAGE: Final = re.compile(r"(?:language|lang|brush|highlight-source|highlight-text)[-:\s]+([\w+#-]{1,20})")
+_LANGUAGE: Final = re.compile(
+    r"(?:language|lang|brush|highlight-source|highlight-text)[-:\s]+([\w+#-]{1,20})"
+)
 _MAX_TABLE_CELLS: Final = 20_000
 
 
@@ -68,7 +74,7 @@ class _Writer:
             path = self.path(block)
             table = next((index for index in path if self.is_data_table(index)), None)
             if table is None:
-                self.emit(path, self.block(block, path))
+                self.emit(path, self.block(block))
                 position += 1
                 continue
             end = self.page.nodes[table].end_block
@@ -123,7 +129,9 @@ class _Writer:
             self.out.append("\n" if tight else f"\n{blank.rstrip()}\n")
         lines = content.split("\n")
         self.out.append(first + lines[0])
-        self.out.extend(f"\n{(rest + line).rstrip() if not line else rest + line}" for line in lines[1:])
+        self.out.extend(
+            f"\n{(rest + line).rstrip() if not line else rest + line}" for line in lines[1:]
+        )
         self.last_item = item
         self.last_quotes = tuple(quotes)
 
@@ -140,7 +148,7 @@ class _Writer:
             self.item_numbers[item] = self.item_numbers[key]
         return f"{self.item_numbers[item]}. "
 
-    def block(self, block: Block, path: list[int]) -> str:
+    def block(self, block: Block) -> str:
         tag = block.tag
         if tag == "pre":
             return self.code(block)
@@ -158,7 +166,9 @@ class _Writer:
         if not block.text:
             return ""
         names = [self.page.nodes[block.node].attributes.get("class") or ""]
-        names += [part[1] for part in block.parts if not isinstance(part, str) and part[0] == "lang"]
+        names += [
+            part[1] for part in block.parts if not isinstance(part, str) and part[0] == "lang"
+        ]
         match = _LANGUAGE.search(" ".join(names))
         longest = max((len(run) for run in re.findall(r"`+", block.text)), default=0)
         fence = "`" * max(3, longest + 1)
@@ -272,4 +282,8 @@ class _Writer:
 
 def _span(node: Node) -> int:
     value = node.attributes.get("colspan") or "1"
-    return min(int(value), 50) if value.isascii() and value.isdigit() and len(value) < 4 and value != "0" else 1
+    return (
+        min(int(value), 50)
+        if value.isascii() and value.isdigit() and len(value) < 4 and value != "0"
+        else 1
+    )

@@ -1,4 +1,4 @@
-"""What a page says about itself: JSON-LD, OpenGraph, Twitter cards, Dublin Core, and its own text."""
+"""What a page says about itself: JSON-LD, OpenGraph, Twitter cards, Dublin Core, its own text."""
 
 import re
 from collections.abc import Iterable
@@ -11,30 +11,38 @@ from eventmesh_trio.pipeline.extract import jsonld
 from eventmesh_trio.pipeline.extract.dates import parse_date, url_date
 from eventmesh_trio.pipeline.extract.language import normalise
 from eventmesh_trio.pipeline.extract.links import absolute
+from eventmesh_trio.pipeline.extract.outline import Outline
 from eventmesh_trio.pipeline.extract.text import clean
 
-__all__ = ["Metadata", "read_metadata"]
+__all__ = ["Metadata", "complete", "read_metadata"]
 
 MAX_TAGS: Final = 50
 _MAX_VALUE_CHARS: Final = 2000
 _MAX_AUTHOR_CHARS: Final = 120
+_BYLINE_BLOCKS: Final = 25
+_BYLINE_CHARS: Final = 120
 _SEPARATOR: Final = re.compile(r"\s+[|\-–—·•»«:/]+\s+|\s*[|»]\s*|:\s+")
-_BY: Final = re.compile(r"^\s*(?:(?:written|posted|published|story)\s+)?(?:by|von|par|por|di|автор)\b[:\s]+", re.I)
+_BY: Final = re.compile(
+    r"^\s*(?:(?:written|posted|published|story)\s+)?(?:by|von|par|por|di|автор)\b[:\s]+", re.I
+)
 _ADDRESS: Final = re.compile(r"^(?:https?:|www\.|/|@?\S+@\S+\.)", re.I)
 _BYLINE_END: Final = re.compile(r"\s+(?:[|•·–—]|on\s|\d).*$|,\s*(?:\w+\s){0,3}\d{4}.*$", re.S)
 _PUBLISHED: Final = (
-    "article:published_time", "og:article:published_time", "og:published_time", "datepublished",
-    "publishdate", "publish-date", "publish_date", "pubdate", "parsely-pub-date", "sailthru.date", "article.published",
-    "dc.date.issued", "dcterms.issued", "dcterms.created", "dc.date.created", "dc.date", "dcterms.date",
-    "citation_publication_date", "date", "cxenseparse:recs:publishtime", "bt:pubdate", "article_date_original",
+    "article:published_time", "og:article:published_time", "og:published_time",
+    "datepublished", "publishdate", "publish-date", "publish_date", "pubdate",
+    "parsely-pub-date", "sailthru.date", "article.published", "dc.date.issued",
+    "dcterms.issued", "dcterms.created", "dc.date.created", "dc.date", "dcterms.date",
+    "citation_publication_date", "date", "cxenseparse:recs:publishtime", "bt:pubdate",
+    "article_date_original",
 )  # fmt: skip
 _MODIFIED: Final = (
-    "article:modified_time", "og:updated_time", "datemodified", "last-modified", "lastmod", "dcterms.modified",
-    "dc.date.modified",
+    "article:modified_time", "og:updated_time", "datemodified", "last-modified", "lastmod",
+    "dcterms.modified", "dc.date.modified",
 )  # fmt: skip
 _AUTHORS: Final = (
-    "author", "article:author", "og:article:author", "parsely-author", "sailthru.author", "dc.creator", "dcterms.creator",
-    "citation_author", "byl", "cxenseparse:author", "twitter:creator_name",
+    "author", "article:author", "og:article:author", "parsely-author", "sailthru.author",
+    "dc.creator", "dcterms.creator", "citation_author", "byl", "cxenseparse:author",
+    "twitter:creator_name",
 )  # fmt: skip
 _BYLINES: Final = (
     '[itemprop="author"] [itemprop="name"], [itemprop="author"]',
@@ -109,22 +117,29 @@ def read_metadata(tree: LexborHTMLParser, url: str | None, base: str | None) -> 
     main = jsonld.main_item(items) or {}
     types = jsonld.types(main)
     links = _links(tree, base)
-    site = metas.first("og:site_name", "application-name", "al:ios:app_name") or _publisher(main, items)
+    site = metas.first("og:site_name", "application-name", "al:ios:app_name") or _publisher(
+        main, items
+    )
     body = main.get("articleBody")
     return Metadata(
         title=_title(tree, metas, main, site),
-        author=_author(tree, metas, lists, main),
+        author=_author(tree, lists, main),
         date=_first_date(main.get("datePublished"), main.get("dateCreated"), main.get("uploadDate"))
         or _first_date(*(metas.get(name) for name in _PUBLISHED))
+        or _first_date(*(item.get("datePublished") for item in items))
         or url_date(url)
         or _visible_date(tree),
         modified=_first_date(main.get("dateModified"), *(metas.get(name) for name in _MODIFIED)),
         site_name=site,
-        description=metas.first("og:description", "description", "twitter:description", "dc.description")
+        description=metas.first(
+            "og:description", "description", "twitter:description", "dc.description"
+        )
         or _ld_text(main.get("description")),
         language=_language(tree, metas, main),
         canonical_url=links.get("canonical") or _address(metas.get("og:url"), base),
-        image=_address(metas.first("og:image", "og:image:url", "twitter:image", "twitter:image:src"), base)
+        image=_address(
+            metas.first("og:image", "og:image:url", "twitter:image", "twitter:image:src"), base
+        )
         or _address(_image(main.get("image")), base)
         or links.get("image_src"),
         favicon=links.get("icon"),
@@ -132,7 +147,9 @@ def read_metadata(tree: LexborHTMLParser, url: str | None, base: str | None) -> 
         tags=_tags(tree, metas, lists, main),
         body=body if isinstance(body, str) and body.strip() else None,
         has_opengraph=any(name.startswith("og:") for name in metas),
-        has_article_jsonld=any(name.endswith(("Article", "BlogPosting", "Report")) for name in types),
+        has_article_jsonld=any(
+            name.endswith(("Article", "BlogPosting", "Report")) for name in types
+        ),
     )
 
 
@@ -179,6 +196,24 @@ def _publisher(main: jsonld.Item, items: Iterable[jsonld.Item]) -> str | None:
     return None
 
 
+def complete(metadata: Metadata, page: Outline) -> Metadata:
+    """Fill in author and date from the short lines by the first heading, as readers do."""
+    if metadata.author is not None and metadata.date is not None:
+        return metadata
+    author, date = metadata.author, metadata.date
+    blocks = page.blocks
+    start = next((i for i, block in enumerate(blocks) if block.tag == "h1"), 0)
+    for block in blocks[max(0, start - 5) : start + _BYLINE_BLOCKS]:
+        if not 0 < block.chars <= _BYLINE_CHARS:
+            continue
+        text = clean(block.text)
+        if author is None and _BY.match(text):
+            author = _names([_BYLINE_END.sub("", text)])
+        if date is None:
+            date = parse_date(text)
+    return attrs.evolve(metadata, author=author, date=date)
+
+
 # --- title ---------------------------------------------------------------------------------------
 
 
@@ -188,7 +223,9 @@ def _title(tree: LexborHTMLParser, metas: _Values, main: jsonld.Item, site: str 
         head = None
     document_title = _tidy(head.text()) if head is not None else ""
     headings = [text for text in (_tidy(h.text()) for h in tree.css("h1")[:8]) if text]
-    declared = metas.first("og:title", "twitter:title", "dc.title", "dcterms.title", "citation_title", "title")
+    declared = metas.first(
+        "og:title", "twitter:title", "dc.title", "dcterms.title", "citation_title", "title"
+    )
     declared = declared or _ld_text(main.get("headline"))
     whole = declared or document_title
     folded = whole.casefold()
@@ -203,12 +240,20 @@ def _title(tree: LexborHTMLParser, metas: _Values, main: jsonld.Item, site: str 
 
 def _without_site(title: str, site: str | None) -> str:
     """``Story | The Site`` to ``Story``: by the site's own name, else by the usual separators."""
-    pieces = [piece.strip() for piece in re.split(r"\s+[|–—·•»-]\s+|\s*\|\s*|\s+»\s*", title) if piece.strip()]
+    pieces = [
+        piece.strip()
+        for piece in re.split(r"\s+[|–—·•»-]\s+|\s*\|\s*|\s+»\s*", title)
+        if piece.strip()
+    ]
     if len(pieces) < 2:
         return title
     if site:
         name = site.casefold()
-        rest = [piece for piece in pieces if piece.casefold() not in name and name not in piece.casefold()]
+        rest = [
+            piece
+            for piece in pieces
+            if piece.casefold() not in name and name not in piece.casefold()
+        ]
         if rest and len(rest) < len(pieces):
             start = title.find(rest[0])
             return title[start : title.find(rest[-1], start) + len(rest[-1])]
@@ -221,9 +266,7 @@ def _without_site(title: str, site: str | None) -> str:
 # --- author --------------------------------------------------------------------------------------
 
 
-def _author(
-    tree: LexborHTMLParser, metas: _Values, lists: dict[str, list[str]], main: jsonld.Item
-) -> str | None:
+def _author(tree: LexborHTMLParser, lists: dict[str, list[str]], main: jsonld.Item) -> str | None:
     found = _names(jsonld.names(main.get("author") or main.get("creator")))
     if found:
         return found
@@ -278,9 +321,9 @@ def _visible_date(tree: LexborHTMLParser) -> str | None:
     ):
         for element in tree.css(selector)[:3]:
             attributes = element.attributes
-            found = parse_date(attributes.get("datetime") or attributes.get("content")) or parse_date(
-                _tidy(element.text(separator=" "))
-            )
+            found = parse_date(
+                attributes.get("datetime") or attributes.get("content")
+            ) or parse_date(_tidy(element.text(separator=" ")))
             if found:
                 return found
     return None

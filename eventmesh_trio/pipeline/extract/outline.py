@@ -20,17 +20,19 @@ __all__ = ["Block", "Mark", "Node", "Outline", "outline"]
 Mark = tuple[str, str, str]
 """An inline event inside a block: a name (``a``, ``/a``, ``b``, ``br``, ``img``...), URL, text."""
 
-_SKIPPED: Final = frozenset(
-    "script style noscript template svg iframe object embed canvas audio video map head title"
-    " select option optgroup datalist input textarea dialog frameset frame applet annotation"
-    " annotation-xml source track param area base link meta progress meter rp".split()
-)
-_INLINE: Final = frozenset(
-    "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark q rt ruby s samp"
-    " small span strike strong sub sup time tt u var nobr wbr picture slot output"
-    " math mrow mi mo mn msup msub mfrac mtext msqrt semantics mstyle munder mover munderover mtable"
-    " mtr mtd mspace msubsup".split()
-)
+_SKIPPED_WORDS: Final = """
+    script style noscript template svg iframe object embed canvas audio video map head title
+    select option optgroup datalist input textarea dialog frameset frame applet annotation
+    annotation-xml source track param area base link meta progress meter rp
+"""
+_SKIPPED: Final = frozenset(_SKIPPED_WORDS.split())
+_INLINE_WORDS: Final = """
+    a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark q rt ruby
+    s samp small span strike strong sub sup time tt u var nobr wbr picture slot output math
+    mrow mi mo mn msup msub mfrac mtext msqrt semantics mstyle munder mover munderover mtable
+    mtr mtd mspace msubsup
+"""
+_INLINE: Final = frozenset(_INLINE_WORDS.split())
 _MARKED: Final = {
     "b": "b",
     "strong": "b",
@@ -49,7 +51,7 @@ _HIDING_STYLE: Final = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden",
 
 @attrs.define(eq=False)
 class Block:
-    """A run of inline content. ``text`` is what a reader sees, spaces collapsed (not in ``pre``)."""
+    """A run of inline content. ``text`` is what a reader sees, spaces collapsed but in ``pre``."""
 
     text: str
     parts: list[str | Mark]
@@ -93,7 +95,8 @@ class Outline:
 def outline(root: LexborNode | None, *, noscript: bool = False) -> Outline:
     """Walk a tree (the ``body`` element, usually) once. Hidden and non-text content is left out.
 
-    ``noscript`` walks into ``<noscript>`` too. Hidden is what ``hidden``, ``aria-hidden`` or an inline style say; style sheets are not read.
+    ``noscript`` walks into ``<noscript>`` too. Hidden is what ``hidden``, ``aria-hidden`` or an
+    inline style say; style sheets are not read.
     """
     walk = _Walk(_SKIPPED - {"noscript"} if noscript else _SKIPPED)
     if root is not None:

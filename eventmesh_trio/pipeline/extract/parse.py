@@ -30,10 +30,13 @@ _TAG: Final = re.compile(
     r"|<(/?)([a-z][^\s/>]*)[^>]*>",
     re.DOTALL | re.IGNORECASE,
 )
-_VOID: Final = frozenset(
-    "area base br col embed hr img input link meta param source track wbr".split()
+_VOID_WORDS: Final = """
+    area base br col embed hr img input link meta param source track wbr
+"""
+_VOID: Final = frozenset(_VOID_WORDS.split())
+_VOID_OPENINGS: Final = tuple(
+    "<" + name for name in ("br", "img", "input", "meta", "link", "hr", "!")
 )
-_VOID_OPENINGS: Final = tuple("<" + name for name in ("br", "img", "input", "meta", "link", "hr", "!"))
 _SIBLINGS: Final = {
     "p": ("p",),
     "li": ("li",),

@@ -50,7 +50,7 @@ def select(page: Outline, *, forum: bool = False) -> Selection:
         other = _pass(page, lenient=False, comments=True)
         if _chars(page, other.kept) > 3 * chars:
             first, chars = other, _chars(page, other.kept)
-    index = _index(page, first, chars)
+    index = _index(page, chars)
     if index is not None:
         return index
     if chars >= _SHORT_CHARS:
@@ -69,20 +69,28 @@ def _chars(page: Outline, kept: list[int]) -> int:
     return sum(page.blocks[i].chars for i in kept)
 
 
-def _index(page: Outline, found: Selection, found_chars: int) -> Selection | None:
+def _index(page: Outline, found_chars: int) -> Selection | None:
     """For a page whose content is links (a list of stories, of products): all but the noise.
 
     Told by how little of what is not noise the search for prose could keep.
     """
     nodes = page.nodes
+    if not nodes:
+        return None
     struck = _strike(page, lenient=False, comments=True)
     root = 0
     for number, node in enumerate(nodes):
-        if (node.tag == "main" or node.attributes.get("role") == "main") and page.chars(node) >= 0.3 * page.chars(nodes[0]):
+        if (node.tag == "main" or node.attributes.get("role") == "main") and page.chars(
+            node
+        ) >= 0.3 * page.chars(nodes[0]):
             root = number
             break
     region = nodes[root]
-    kept = [i for i in range(region.first_block, region.end_block) if not struck[i] and page.blocks[i].chars]
+    kept = [
+        i
+        for i in range(region.first_block, region.end_block)
+        if not struck[i] and page.blocks[i].chars
+    ]
     chars = _chars(page, kept)
     if chars < _SHORT_CHARS or found_chars >= min(_INDEX_SHARE * chars, _INDEX_CHARS):
         return None
@@ -115,7 +123,7 @@ def _pass(page: Outline, *, lenient: bool, comments: bool) -> Selection:
     total = before[-1]
     if total <= 0:
         return Selection([], 0, "none", 0.0, 0.0)
-    root = _best(page, weights, before)
+    root = _best(page, weights)
 
     def covered(index: int) -> float:
         node = nodes[index]
@@ -201,7 +209,7 @@ def _weight(block: Block) -> float:
     return text * (1.0 - density)
 
 
-def _best(page: Outline, weights: list[float], before: list[float]) -> int:
+def _best(page: Outline, weights: list[float]) -> int:
     nodes = page.nodes
     scores: dict[int, float] = {}
     for i, weight in enumerate(weights):
@@ -214,22 +222,22 @@ def _best(page: Outline, weights: list[float], before: list[float]) -> int:
             index = nodes[index].parent
         level = 0
         while index >= 0 and level < 5:
-            scores[index] = scores.get(index, 0.0) + (points if level == 0 else points / 2 if level == 1 else points / (level * 3))
+            scores[index] = scores.get(index, 0.0) + (
+                points if level == 0 else points / 2 if level == 1 else points / (level * 3)
+            )
             index = nodes[index].parent
             level += 1
-    best, best_score = 0, -1.0
-    for index, score in scores.items():
-        node = nodes[index]
-        if node.cues & (CONTENT | MAIN):
-            score *= 1.25
-        if node.cues & (NOISE | COMMENTS):
-            score *= 0.7
-        chars = page.chars(node)
-        if chars:
-            score *= 1.0 - min(page.link_chars(node) / chars, 1.0)
-        if score > best_score:
-            best, best_score = index, score
-    return best
+    return max(scores, key=lambda index: _standing(page, index, scores[index]), default=0)
+
+
+def _standing(page: Outline, index: int, score: float) -> float:
+    """A node's points, by what it calls itself and how much of it is links."""
+    node = page.nodes[index]
+    factor = 1.25 if node.cues & (CONTENT | MAIN) else 1.0
+    if node.cues & (NOISE | COMMENTS):
+        factor *= 0.7
+    chars = page.chars(node)
+    return score * factor * (1.0 - min(page.link_chars(node) / chars, 1.0) if chars else 1.0)
 
 
 def _prune(page: Outline, root_index: int, struck: list[bool]) -> list[bool]:

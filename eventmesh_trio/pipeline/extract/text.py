@@ -1,11 +1,12 @@
 """Plain text: blocks joined by newlines, made of visible characters only."""
 
+import html
 import re
 from typing import Final
 
 from eventmesh_trio.pipeline.extract.outline import Outline
 
-__all__ = ["clean", "count_words", "cut", "plain_text", "reading_minutes"]
+__all__ = ["as_markup", "clean", "count_words", "cut", "plain_text", "reading_minutes"]
 
 WORDS_PER_MINUTE: Final = 230
 IDEOGRAPHS_PER_MINUTE: Final = 500
@@ -20,6 +21,14 @@ _WORD: Final = re.compile(
     r"|[^\W\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+(?:['’][^\W\d_]+)?"
 )
 _IDEOGRAPH: Final = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+
+
+def as_markup(text: str) -> str:
+    """Plain text as HTML: a paragraph for what blank lines separate, its lines kept."""
+    paragraphs = re.split(r"\n[ \t]*\n\s*", text.replace("\r\n", "\n"))
+    return "".join(
+        f"<p>{html.escape(p).replace(chr(10), '<br>')}</p>" for p in paragraphs if p.strip()
+    )
 
 
 def clean(text: str) -> str:
@@ -47,7 +56,7 @@ def reading_minutes(text: str, words: int) -> int:
 
 
 def cut(text: str, limit: int | None) -> tuple[str, bool]:
-    """At most ``limit`` characters, cut at a line or word where one ends nearby; and whether cut."""
+    """At most ``limit`` characters, cut at the end of a line or word if near; and whether cut."""
     if limit is None or len(text) <= limit:
         return text, False
     head = text[:limit]

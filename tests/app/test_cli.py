@@ -1,0 +1,200 @@
+"""The ``eventmesh`` command as a user has it: real processes, pipes, exit codes, signals."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.origin import Origin
+from tests.helpers.programs import CHECKOUT
+
+EVENTMESH = [sys.executable, "-m", "eventmesh_trio"]
+ALLOW = ["--allow-private", "127.0.0.0/8"]
+
+
+def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*EVENTMESH, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=CHECKOUT,
+    )
+
+
+def events(output: str) -> list[dict]:
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def test_a_crawl_in_process_writes_ndjson_to_stdout_and_nothing_to_a_stderr_that_is_no_terminal(
+    origin: Origin,
+):
+    done = run("crawl", *ALLOW, *origin.pages(3))
+    assert (done.returncode, done.stderr) == (0, "")
+    written = events(done.stdout)
+    assert (written[0]["event"], written[-1]["event"]) == ("metadata", "summary")
+    assert {event["url"] for event in written if event["event"] == "result"} == set(origin.pages(3))
+    assert written[-1]["successful"] == 3
+
+
+def test_one_url_that_fails_makes_the_exit_code_1(origin: Origin):
+    done = run("crawl", *ALLOW, origin.url("/page/1"), origin.url("/status/404"))
+    assert done.returncode == 1
+    assert events(done.stdout)[-1]["failed"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["crawl"],
+        ["crawl", "file:///etc/passwd"],
+        ["crawl", "http://e.org/", "--concurrency", "0"],
+        ["crawl", "http://e.org/", "--format", "pdf"],
+        ["crawl", "http://e.org/", "--set", "mesh.lingers=1"],
+        ["crawl", "http://e.org/", "--config", "/nonexistent/file.toml"],
+        ["crawl", "http://e.org/", "--server", "http://x", "--allow-private", "10.0.0.0/8"],
+        ["serve", "--tls-key", __file__],
+        ["explode"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_one_clear_line(arguments: list[str]):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Error: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_is_not_there_is_exit_code_3():
+    done = run("crawl", "--server", "http://127.0.0.1:1", "http://e.org/")
+    assert done.returncode == 3
+    assert done.stderr.startswith("eventmesh: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_crawl_on_a_server_writes_the_same_events(origin: Origin, native_server):
+    done = run("crawl", "--server", native_server.base_url, *origin.pages(2))
+    assert done.returncode == 0
+    written = events(done.stdout)
+    assert [event["event"] for event in written if event["event"] != "progress"] == [
+        *("metadata", "start", "result", "result", "summary")
+    ]
+
+
+def test_urls_come_from_a_file_or_from_stdin_without_blank_lines_and_comments(
+    origin: Origin, tmp_path: Path
+):
+    listed = f"# pages\n{origin.url('/page/1')}\n\n  {origin.url('/page/2')}  \n"
+    (tmp_path / "urls.txt").write_text(listed)
+    from_file = run("crawl", *ALLOW, "-i", str(tmp_path / "urls.txt"))
+    from_stdin = run("crawl", *ALLOW, "-i", "-", stdin=listed)
+    for done in (from_file, from_stdin):
+        assert done.returncode == 0
+        assert events(done.stdout)[-1]["total_urls"] == 2
+
+
+def test_markdown_goes_to_a_file_when_asked(origin: Origin, tmp_path: Path):
+    target = tmp_path / "out put.md"
+    done = run("crawl", *ALLOW, "--format", "markdown", "-o", str(target), origin.url("/page/1"))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert target.read_text().startswith(f"<!-- {origin.url('/page/1')} -->\n\n# ")
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(origin: Origin):
+    urls = " ".join(origin.pages(30))
+    command = f"{' '.join(EVENTMESH)} crawl {' '.join(ALLOW)} {urls} | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=CHECKOUT,
+    )
+    assert done.stderr == ""
+    assert events(done.stdout)[0]["event"] == "metadata"
+
+
+def test_ctrl_c_cancels_and_the_partial_summary_is_printed(origin: Origin):
+    lines = []
+    with subprocess.Popen(
+        [*EVENTMESH, "crawl", *ALLOW, origin.url("/page/1"), *origin.stalling(2)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=CHECKOUT,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(json.loads(line))
+            if lines[-1]["event"] == "result":
+                process.send_signal(signal.SIGINT)
+                break
+        out, err = process.communicate(timeout=30)
+    lines += events(out)
+    assert (process.returncode, err) == (130, "")
+    assert lines[-1]["event"] == "summary"
+    assert lines[-1]["status"] == "cancelled"
+    assert (lines[-1]["successful"], lines[-1]["cancelled"]) == (1, 2)
+
+
+def test_progress_is_drawn_on_a_terminal_and_never_on_stdout(origin: Origin):
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [*EVENTMESH, "crawl", *ALLOW, *origin.pages(3)],
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        cwd=CHECKOUT,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(slave)
+    out, _ = process.communicate(timeout=60)
+    drawn = b""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            piece = os.read(master, 65536)
+        except OSError:  # EIO: the last holder of the other side has gone
+            break
+        drawn += piece
+    os.close(master)
+    assert process.returncode == 0
+    assert b"3 fine" in drawn
+    assert all(json.loads(line) for line in out.splitlines())
+
+
+def test_an_address_that_others_can_reach_is_refused_with_the_reason():
+    done = run("serve", "--bind", "0.0.0.0:0")
+    assert done.returncode == 1
+    assert "no authentication" in done.stderr
+    assert "--insecure-bind" in done.stderr
+
+
+def test_a_port_in_use_is_one_clear_line(native_server):
+    host, port = native_server.address
+    done = run("serve", "--bind", f"{host}:{port}")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_help_is_quick_because_it_loads_no_server():
+    loaded = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, eventmesh_trio.app.cli; print('eventmesh_trio.app.server' in sys.modules)",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=CHECKOUT,
+    )
+    assert loaded.stdout.strip() == "False"

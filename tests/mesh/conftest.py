@@ -1,0 +1,22 @@
+"""What the mesh's tests share."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import structlog
+
+from eventmesh_trio.mesh.hub import Hub, open_hub
+
+
+@pytest.fixture
+async def hub(autojump_clock: object) -> AsyncIterator[Hub]:
+    """A hub with the default limits, under a clock that jumps."""
+    async with open_hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def logged() -> object:
+    """What was logged, as structlog's entries."""
+    with structlog.testing.capture_logs() as entries:
+        yield entries
