@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import trio
 
-from eventmesh_trio.abc import Extraction, JobCounts, Publisher
+from eventmesh_trio.abc import JobCounts, Publisher
 from eventmesh_trio.app.config import Config
 from eventmesh_trio.app.dispatch import Application
 from eventmesh_trio.app.lifespan import Mesh, open_mesh
@@ -24,22 +24,34 @@ from eventmesh_trio.mesh.reader import ReaderSpec
 from eventmesh_trio.mesh.run import Run
 from eventmesh_trio.mesh.session import Session
 from eventmesh_trio.mesh.subscriber import Subscriber
-from eventmesh_trio.pipeline.report import Outcome, page_result, result_event, summary_event
+from eventmesh_trio.pipeline.report import summary_event
 from eventmesh_trio.pipeline.tally import Tally
 from eventmesh_trio.transport.listeners import open_listeners, parse_bind, serve_listeners
-from eventmesh_trio.wire.events import Document, Event, Metadata, Progress, RunStatus, Start
+from eventmesh_trio.wire.events import (
+    CrawlProgress,
+    Document,
+    Event,
+    Metadata,
+    PageResult,
+    PipelineMetadata,
+    Progress,
+    Result,
+    RunStatus,
+    Start,
+)
 from eventmesh_trio.wire.requests import CrawlRequest
 from eventmesh_trio.wire.timestamps import utc_timestamp
 
 TEXT = (
     "A crawl server reads pages and sends what is worth reading as soon as it is read. "
     "Whoever listens should neither wait for the slowest page nor lose the quickest. "
-) * 2
+)
+_HASH = "sha256:" + "0" * 64
 _STAGES = ("fetch", "decode", "parse", "extract")
 
 
 class SyntheticJob:
-    """``total`` results, each built as a crawl builds its own."""
+    """``total`` results, each with all its structs built anew, as the peers build their dicts."""
 
     kind: Literal["crawl", "deepsearch"] = "crawl"
 
@@ -84,31 +96,44 @@ class SyntheticJob:
             title=f"Page {index}",
             markdown=TEXT,
             text=TEXT,
-            word_count=60,
+            word_count=30,
             reading_time=1,
             quality_score=85,
             extracted_at=timestamp,
-            content_hash="sha256:" + "0" * 64,
+            content_hash=_HASH,
         )
-        outcome = Outcome(
-            cache_key="crawl:v1:site:p:0",
-            seconds=0.012,
-            stages=_STAGES,
+        page = PageResult(
+            url=url,
             status=200,
-            extraction=Extraction(document, "article", 0.85, "raw", "text ratio 0.6"),
+            from_cache=False,
+            gate_decision="raw",
+            quality_score=0.85,
+            processing_time_ms=12,
+            document=document,
+            error=None,
+            cache_key="crawl:v1:site:p:0",
         )
-        page = page_result(outcome, url=url, timestamp=timestamp)
-        publisher.publish(
-            result_event(
-                outcome,
-                page,
-                index=index,
-                progress=self._tally.progress_with(success=True),
-                request_id=self._request_id,
-                timestamp=timestamp,
-            )
+        self._tally.successful = completed = index + 1
+        result = Result(
+            timestamp=timestamp,
+            request_id=self._request_id,
+            index=index,
+            result=page,
+            progress=CrawlProgress(completed, self.total, 1.0),
+            pipeline_metadata=PipelineMetadata(
+                gate_decision_reason="text ratio 0.6",
+                extraction_method="article",
+                processing_stages=_STAGES,
+            ),
+            url=url,
+            status=200,
+            from_cache=False,
+            gate_decision="raw",
+            quality_score=0.85,
+            processing_time_ms=12,
+            error=None,
         )
-        self._tally.add(page)
+        publisher.publish(result)
         publisher.touch()
 
     def progress(self) -> Progress:

@@ -13,7 +13,8 @@ import orjson
 TEXT = (
     "A crawl server reads pages and sends what is worth reading as soon as it is read. "
     "Whoever listens should neither wait for the slowest page nor lose the quickest. "
-) * 2
+)
+HASH = "sha256:" + "0" * 64
 
 
 def now() -> str:
@@ -37,11 +38,24 @@ def result(index: int, total: int, request_id: str) -> dict[str, Any]:
         "title": f"Page {index}",
         "markdown": TEXT,
         "text": TEXT,
-        "word_count": 60,
+        "word_count": 30,
         "reading_time": 1,
         "quality_score": 85,
         "extracted_at": timestamp,
-        "content_hash": "sha256:" + "0" * 64,
+        "content_hash": HASH,
+        "author": None,
+        "date": None,
+        "modified": None,
+        "site_name": None,
+        "description": None,
+        "language": None,
+        "canonical_url": None,
+        "image": None,
+        "favicon": None,
+        "page_type": None,
+        "tags": (),
+        "links": (),
+        "images": (),
     }
     completed = index + 1
     return {

@@ -61,8 +61,10 @@ def parse_base_url(text: str) -> Address:
         url = parse_url(text)
     except ValueError as error:
         raise ConfigError(f"the base URL {text!r} {error}") from None
-    if "?" in url.target or "@" in text.partition("//")[2].partition("/")[0]:
-        raise ConfigError(f"the base URL {text!r} has a query or credentials")
+    if "@" in text.partition("//")[2].partition("/")[0]:
+        raise ConfigError(f"the base URL of {url.host} has credentials; none are sent that way")
+    if "?" in url.target:
+        raise ConfigError(f"the base URL {text!r} has a query")
     return Address(url.scheme, url.host, url.port, url.target.rstrip("/"))
 
 

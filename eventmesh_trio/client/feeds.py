@@ -79,13 +79,13 @@ class NDJSONFeed:
         self._ended = False
 
     async def receive_batch(self) -> Sequence[AnyStreamEvent] | None:
-        data = await self._response.receive_some()
-        if data:
-            self._decoder.receive_data(data)
-        elif self._ended:
+        if self._ended:
+            await trio.lowlevel.checkpoint()
             return None
+        if data := await self._response.receive_some():
+            self._decoder.receive_data(data)
         else:
-            self._decoder.end()
+            self._decoder.end()  # a last line without its newline counts
             self._ended = True
         return [event for line in self._decoder.events() if not _is_echo(event := _decode(line))]
 

@@ -65,9 +65,11 @@ def error_from_members(
     """Make the exception of an error object; a type that is not known becomes `RequestError`."""
     name = members.get("type")
     message = members.get("message")
-    details = members.get("details", members.get("context"))
     text = message if isinstance(message, str) else "the server gave no reason"
-    context: dict[str, object] = dict(details) if isinstance(details, dict) else {}
+    context: dict[str, object] = {}
+    for more in (members.get("context"), members.get("details")):
+        if isinstance(more, dict):
+            context |= more
     context |= {k: members[k] for k in ("status", "request_id") if members.get(k) is not None}
     if retry_after_seconds is None and isinstance(
         given := members.get("retry_after_seconds"), int | float

@@ -20,6 +20,7 @@ __all__ = ["ACCEPT_ENCODING", "MAX_CODINGS", "BodyDecoder", "parse_codings"]
 ACCEPT_ENCODING: Final = b"gzip, deflate, br, zstd"
 MAX_CODINGS: Final = 4  # layers on one body; honest origins use one
 _PIECE_BYTES: Final = 64 * 1024
+_BROTLI_BYTES: Final = 16 * 1024  # within its first output block, of 32 KiB; more is overshot
 _MAX_FIELD_CHARACTERS: Final = 256
 
 # zstandard's push interface has no output limit. Its output is bounded by its input, though: a
@@ -202,11 +203,14 @@ class _Brotli:
     def decode(self, data: bytes) -> Iterator[bytes]:
         if self._decoder.is_finished():
             return
-        if piece := self._decoder.process(data, output_buffer_limit=_PIECE_BYTES):
-            yield piece
-        while not self._decoder.can_accept_more_data():
-            if piece := self._decoder.process(b"", output_buffer_limit=_PIECE_BYTES):
+        piece = self._decoder.process(data, output_buffer_limit=_BROTLI_BYTES)
+        # Not by `can_accept_more_data` alone: it may say so (1.2) while output is held back.
+        while piece or not self._decoder.can_accept_more_data():
+            if piece:
                 yield piece
+            if self._decoder.is_finished():
+                return
+            piece = self._decoder.process(b"", output_buffer_limit=_BROTLI_BYTES)
 
 
 class _Zstandard:

@@ -35,7 +35,8 @@ _MIB: Final = 1024 * 1024
 
 
 def _default_workers() -> int:
-    return max(1, min(len(os.sched_getaffinity(0)), _MAX_DEFAULT_WORKERS))
+    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, min(usable, _MAX_DEFAULT_WORKERS))
 
 
 def _positive(_: object, attribute: "attrs.Attribute[Any]", value: float) -> None:
@@ -301,7 +302,7 @@ class WorkerPool:
                         while worker.jobs < self._limits.jobs_per_worker:
                             if ticket is None:
                                 ticket = await self._next_ticket()
-                            if process.poll() is not None:
+                            if worker.jobs and process.poll() is not None:
                                 break  # it died while idle, which is not the page's fault
                             usable = await self._serve(worker, ticket)
                             if ticket.done.is_set():

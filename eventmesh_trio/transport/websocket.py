@@ -65,7 +65,10 @@ class NativeWebSocket:
         try:
             self._receive_lock.acquire_nowait()
         except trio.WouldBlock:
-            raise LocalProtocolError("another task is receiving on this WebSocket") from None
+            if not self._wire.closing:
+                raise LocalProtocolError("another task is receiving on this WebSocket") from None
+            # `aclose` reads, and ends what there was to receive.
+            await self._receive_lock.acquire()
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             while True:
@@ -134,15 +137,16 @@ class NativeWebSocket:
 
     async def _on_silence(self) -> None:
         now = trio.current_time()
-        if self._send_lock.locked():
-            # Bytes are on their way to it: that write has its own deadline.
+        if self._send_lock.locked() or self._wire.closing:
+            # Bytes are on their way to it, or our close frame is: they have their own deadlines.
             self._last_traffic = now
             self._ping_sent_at = None
         elif self._ping_sent_at is not None:
             await self._vanish("no pong came")
         elif now >= self._last_traffic + self._link.limits.ping_idle_seconds:
             self._ping_sent_at = now
-            await self._send(self._wire.send_ping())
+            self._wire.owe_ping()
+            await self._pay()
 
     async def _vanish(self, reason: str) -> None:
         self._closed = self._closed or (1006, reason)

@@ -192,7 +192,7 @@ class ServerWebSocket:
 
     `receive_data` stores; `next_event` parses up to one message or the end, and leaves the rest: a
     peer cannot make us hold more than that beyond the bytes that were read. `take_owed` is what
-    must be written in return: pongs, and the answer to a close.
+    must be written now: pongs, a ping, the answer to a close.
     """
 
     __slots__ = ("_assembly", "_owed", "_proto", "_ready", "closing")
@@ -259,9 +259,9 @@ class ServerWebSocket:
         self._owed.clear()
         return owed
 
-    def send_ping(self) -> bytes:
-        """A ping; whatever the peer sends next proves that it is there."""
-        return bytes(self._proto.send(Ping()))
+    def owe_ping(self) -> None:
+        """Have a ping sent; whatever the peer sends next proves that it is there."""
+        self._owed += self._proto.send(Ping())
 
     def send_close(self, close_code: int, reason: str) -> bytes:
         """A close frame, once; then nothing but the peer's close is waited for."""

@@ -9,8 +9,8 @@ from eventmesh_trio.mesh.hub import Hub, open_hub
 
 
 @pytest.fixture
-async def hub(autojump_clock: object) -> AsyncIterator[Hub]:
-    """A hub with the default limits, under a clock that jumps."""
+async def hub() -> AsyncIterator[Hub]:
+    """A hub with the default limits. Where time matters, ask for ``autojump_clock`` as well."""
     async with open_hub() as hub:
         yield hub
 

@@ -174,9 +174,7 @@ class SmallJob:
                 total_bytes_transferred=0,
             ),
             gate_decisions={},
-            error_analysis=ErrorAnalysis(
-                error_types={}, retryable_errors=0, permanent_failures=0
-            ),
+            error_analysis=ErrorAnalysis(error_types={}, retryable_errors=0, permanent_failures=0),
             **({"reason": reason} if reason else {}),
         )
         if error is None:

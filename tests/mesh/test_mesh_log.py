@@ -85,9 +85,7 @@ def test_encoding_stops_before_an_event_that_differs_by_reader() -> None:
     log = a_log()
     track = log.open_track("a", lambda: None)
     fill(log, track, 2)
-    log.append(
-        track, Metadata(timestamp="", total_urls=1, session_id="s", stream_type="crawl")
-    )
+    log.append(track, Metadata(timestamp="", total_urls=1, session_id="s", stream_type="crawl"))
     fill(log, track, 1)
     assert len(log.encoded(LINES, 1, 4, MIB)) == 2
     assert len(log.encoded(LINES, 3, 4, MIB)) == 0

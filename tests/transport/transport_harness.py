@@ -135,22 +135,20 @@ class WebSocketPeer:
     async def send_text(self, text: str) -> None:
         await self.send(TextMessage(text))
 
-    async def events(self) -> AsyncIterator[Event]:
-        self.proto.receive_data(bytes(self.http.received))
-        self.http.received.clear()
+    async def next_event(self) -> Event | None:
+        """The next event, None at the end of the connection."""
         while True:
-            for event in self.proto.events():
-                yield event
-            data = await self.http.more()
+            self.proto.receive_data(bytes(self.http.received))
             self.http.received.clear()
-            if not data:
-                return
-            self.proto.receive_data(data)
+            for event in self.proto.events():
+                return event
+            if not await self.http.more():
+                return None
 
     async def event(self) -> Event:
-        async for event in self.events():
-            return event
-        raise AssertionError("the connection ended")
+        event = await self.next_event()
+        assert event is not None, "the connection ended"
+        return event
 
     async def message(self) -> str | bytes:
         parts = []

@@ -2,13 +2,14 @@
 
 import h11
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventmesh_trio.errors import LocalProtocolError, PayloadTooLarge, RemoteProtocolError
 from eventmesh_trio.wire.http11 import Head, HeadLimits, ServerConnection, encode_chunk
 
 HOST = b"Host: example.org\r\n"
+NO_DEADLINE = settings(deadline=None)  # machines are busy at times
 NO_LIMIT = 1 << 30
 
 
@@ -348,6 +349,7 @@ def requests(draw: st.DrawFn) -> tuple[bytes, str, bytes]:
     return head + b"Content-Length: %d\r\n\r\n" % len(body) + body, "/" + path, body
 
 
+@NO_DEADLINE
 @given(st.lists(requests(), min_size=1, max_size=3), st.data())
 def test_requests_are_indifferent_to_how_their_bytes_are_cut(
     sent: list[tuple[bytes, str, bytes]], data: st.DataObject
@@ -380,6 +382,7 @@ def test_requests_are_indifferent_to_how_their_bytes_are_cut(
     assert seen == [(path, body) for _, path, body in sent]
 
 
+@NO_DEADLINE
 @given(st.lists(st.binary(min_size=1, max_size=200), max_size=8), st.booleans())
 def test_any_bytes_are_served_or_refused_with_a_documented_error(
     pieces: list[bytes], chunked: bool
@@ -426,6 +429,7 @@ def read_response(raw: bytes, method: str = "GET") -> tuple[h11.Response, bytes]
     return response, body
 
 
+@NO_DEADLINE
 @given(st.lists(st.binary(max_size=300), max_size=10))
 def test_a_streamed_response_reaches_a_client_of_either_version(pieces: list[bytes]) -> None:
     for version in (b"1.1", b"1.0"):

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Message, Ping, Pong, TextMessage
@@ -27,6 +27,7 @@ from eventmesh_trio.wire.websocket import (
 )
 
 LIMIT = 1000
+NO_DEADLINE = settings(deadline=None)  # machines are busy at times
 KEY = base64.b64encode(b"0123456789abcdef")
 
 
@@ -152,6 +153,7 @@ def test_the_first_offer_that_can_be_kept_is_taken(offer: bytes, bits: int | Non
         assert (asked in deflate.answer) == (b"server_max_window_bits" in offer and bits != 15)
 
 
+@NO_DEADLINE
 @given(st.lists(st.binary(max_size=60), max_size=3))
 def test_any_offer_is_answered_or_declined(values: list[bytes]) -> None:
     negotiate_deflate([b"permessage-deflate;" + value for value in values])
@@ -160,6 +162,7 @@ def test_any_offer_is_answered_or_declined(values: list[bytes]) -> None:
 # --- frames of ours -----------------------------------------------------------------------------
 
 
+@NO_DEADLINE
 @given(st.lists(st.one_of(st.text(max_size=300), st.binary(max_size=300)), max_size=6), st.data())
 def test_our_frames_are_read_by_another_implementation_however_they_are_cut(
     sent: list[str | bytes], data: st.DataObject
@@ -193,6 +196,7 @@ def test_frames_joined_are_the_frames_one_by_one() -> None:
     assert encode_frames(payloads) == b"".join(encode_frame(payload) for payload in payloads)
 
 
+@NO_DEADLINE
 @given(st.lists(st.text(max_size=400), max_size=5), st.integers(9, 15))
 def test_compressed_frames_need_nothing_of_those_before(texts: list[str], bits: int) -> None:
     frames = [encode_deflated_frame(text.encode(), TEXT, bits) for text in texts]
@@ -202,6 +206,7 @@ def test_compressed_frames_need_nothing_of_those_before(texts: list[str], bits: 
     assert messages(peer.events()) == texts[::-1]
 
 
+@NO_DEADLINE
 @given(st.integers(3000, 4999), st.text(max_size=100))
 def test_a_close_frame_carries_its_code_and_as_much_reason_as_fits(code: int, reason: str) -> None:
     peer = client()
@@ -216,6 +221,7 @@ def test_a_close_frame_carries_its_code_and_as_much_reason_as_fits(code: int, re
 # --- messages of a peer -------------------------------------------------------------------------
 
 
+@NO_DEADLINE
 @given(
     st.lists(st.one_of(st.text(max_size=200), st.binary(max_size=200)), max_size=6),
     st.booleans(),
@@ -254,6 +260,7 @@ def test_a_peers_messages_come_whole_however_they_are_fragmented_and_cut(
     assert got == [Received(message) for message in sent]
 
 
+@NO_DEADLINE
 @given(st.lists(st.binary(min_size=1, max_size=100), max_size=6), st.booleans())
 @example([masked(0xC1, compress(b"\xff\xfe"))], True)
 def test_any_bytes_become_messages_or_a_close(pieces: list[bytes], deflate: bool) -> None:

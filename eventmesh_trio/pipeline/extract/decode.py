@@ -18,7 +18,7 @@ _BOMS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_COMMENT: Final = re.compile(rb"<!--.*?-->", re.DOTALL)
+_COMMENT: Final = re.compile(rb"<!--.*?(?:-->|\Z)", re.DOTALL)
 _META: Final = re.compile(
     rb"""<meta\s[^>]{0,1024}?charset\s*=\s*["']?\s*([\w.:-]{2,40})""", re.IGNORECASE
 )
@@ -130,11 +130,13 @@ def _fits(body: bytes, name: str) -> bool:
 
 
 def _mostly_utf8(body: bytes) -> bool:
+    """Whether the bytes beyond ASCII are UTF-8, but for a few."""
     try:
         body.decode("utf-8")
     except UnicodeDecodeError:
-        text = body.decode("utf-8", "replace")
-        bad = text.count("\ufffd")
-        good = len(body) - len(body.decode("ascii", "ignore")) - bad
-        return good > 4 * bad or bad * 1000 < len(body) < good * 1000
+        bad = body.decode("utf-8", "replace").count("\ufffd")
+        beyond_ascii = len(body) - len(body.decode("ascii", "ignore"))
+        # A page in another encoding has nearly no valid sequences; a cut or pasted one has nearly
+        # only such. One stray byte on a page of ASCII is settled by detection.
+        return beyond_ascii > 5 * bad
     return True

@@ -200,7 +200,7 @@ def _document(
         tags=metadata.tags,
         links=links,
         images=images,
-        html=UNSET if html is None else clean(html),
+        html=UNSET if html is None else html,
         truncated=True if text_cut or markdown_cut else UNSET,
     )
 

@@ -16,7 +16,7 @@ from eventmesh_trio.pipeline.extract.text import clean
 
 __all__ = ["markdown"]
 
-_SPECIAL: Final = re.compile(r"[\\`*\[\]~]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|<|(?<=\])\(")
+_SPECIAL: Final = re.compile(r"[\\`*\[\]~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)|<|(?<=\])\(")
 _LINE_START: Final = re.compile(
     r"^(\s*)(#{1,6}(?=\s|$)|[-+](?=\s|$)|>|={2,}|-{2,}|\d{1,9}(?=[.)](?:\s|$)))", re.M
 )

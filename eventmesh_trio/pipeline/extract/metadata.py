@@ -26,7 +26,7 @@ _BY: Final = re.compile(
     r"^\s*(?:(?:written|posted|published|story)\s+)?(?:by|von|par|por|di|автор)\b[:\s]+", re.I
 )
 _ADDRESS: Final = re.compile(r"^(?:https?:|www\.|/|@?\S+@\S+\.)", re.I)
-_BYLINE_END: Final = re.compile(r"\s+(?:[|•·–—]|on\s|\d).*$|,\s*(?:\w+\s){0,3}\d{4}.*$", re.S)
+_BYLINE_END: Final = re.compile(r"\s+(?:[|•·–—]|on\s|\d).*$|,\s*(?:\w+\.?,?\s+){0,3}\d.*$", re.S)
 _PUBLISHED: Final = (
     "article:published_time", "og:article:published_time", "og:published_time",
     "datepublished", "publishdate", "publish-date", "publish_date", "pubdate",
@@ -145,7 +145,7 @@ def read_metadata(tree: LexborHTMLParser, url: str | None, base: str | None) -> 
         favicon=links.get("icon"),
         page_type=_page_type(types, metas),
         tags=_tags(tree, metas, lists, main),
-        body=body if isinstance(body, str) and body.strip() else None,
+        body=clean(body) if isinstance(body, str) and body.strip() else None,
         has_opengraph=any(name.startswith("og:") for name in metas),
         has_article_jsonld=any(
             name.endswith(("Article", "BlogPosting", "Report")) for name in types

@@ -22,7 +22,7 @@ _CHUNK_CHARS: Final = 16 * 1024
 _LONG_TAG: Final = re.compile(r"<[a-zA-Z][^<]{4096}")
 _TAG_NAME: Final = re.compile(r"<[a-zA-Z][^\s/>]*")
 _ATTRIBUTE: Final = re.compile(
-    r"""[\s/]*[^\s/>=][^\s/>=]*(?:\s*=\s*(?:"[^"]*"|'[^']*'|[^\s>"']+))?""",
+    r"""[\s/]*[^\s/<>=][^\s/<>=]*(?:\s*=\s*(?:"[^"<]*"|'[^'<]*'|[^\s<>"']+))?""",
 )
 _TAG: Final = re.compile(
     r"<!--.*?(?:-->|\Z)"

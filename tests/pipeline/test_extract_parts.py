@@ -1,0 +1,199 @@
+"""Dates, languages, titles, authors, words: the small readers of the extractor."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventmesh_trio.pipeline.extract import extract_document
+from eventmesh_trio.pipeline.extract.dates import parse_date, url_date
+from eventmesh_trio.pipeline.extract.language import detect, normalise
+from eventmesh_trio.pipeline.extract.links import absolute
+from eventmesh_trio.pipeline.extract.parse import MAX_ATTRIBUTES, MAX_DEPTH, guard
+from eventmesh_trio.pipeline.extract.text import clean, count_words, cut, reading_minutes
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2024-05-17", "2024-05-17"),
+        ("2024-05-17T08:30:00Z", "2024-05-17T08:30:00Z"),
+        ("2024-05-17 08:30:00.123 +0200", "2024-05-17T08:30:00+02:00"),
+        ("2024-05-17T08:30:00", "2024-05-17"),
+        ("20240517", "2024-05-17"),
+        ("Published: May 17th, 2024 at noon", "2024-05-17"),
+        ("17 May 2024", "2024-05-17"),
+        ("17. März 2024", "2024-03-17"),
+        ("17 de mayo de 2024", "2024-05-17"),
+        ("17 мая 2024", "2024-05-17"),
+        ("2024年5月17日", "2024-05-17"),
+        ("1715934600", "2024-05-17T08:30:00Z"),
+        ("1715934600000", "2024-05-17T08:30:00Z"),
+        ("03/04/2024", None),
+        ("2024-13-40", None),
+        ("2024-05-17T25:00:00Z", None),
+        ("call 17 times 2024", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_dates_are_read_as_pages_write_them(text: str | None, expected: str | None) -> None:
+    assert parse_date(text) == expected
+
+
+@given(st.text(max_size=60))
+def test_no_text_makes_the_date_reader_fail(text: str) -> None:
+    parse_date(text)
+    url_date("https://example.org/" + text)
+
+
+def test_a_date_stands_in_many_paths() -> None:
+    assert url_date("https://example.org/2024/05/17/title") == "2024-05-17"
+    assert url_date("https://example.org/2024/99/17/title") is None
+    assert url_date(None) is None
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"),
+    [
+        ("en_us", "en-US"),
+        ("ZH-hant-tw", "zh-Hant-TW"),
+        ("de", "de"),
+        ("und", None),
+        ("english", None),
+        ("", None),
+    ],
+)
+def test_language_tags_are_normalised(tag: str, expected: str | None) -> None:
+    assert normalise(tag) == expected
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        (
+            "en",
+            "The museum of printing opened yesterday in the old harbour, and it was one of the first.",
+        ),
+        (
+            "de",
+            "Das Museum wurde gestern im alten Hafen eröffnet, und die ersten Gäste waren mit der Sammlung",
+        ),
+        (
+            "fr",
+            "Le musée a ouvert hier dans le vieux port, et les premiers visiteurs ont aimé la collection",
+        ),
+        (
+            "es",
+            "El museo abrió ayer en el puerto viejo, y los primeros visitantes que llegaron por la mañana",
+        ),
+        (
+            "ru",
+            "Вчера в старом порту открылся новый музей, и первые гости были рады тому, что он не закрыт",
+        ),
+        (
+            "ja",
+            "昨日、古い港に新しい博物館が開館しました。最初の来館者は収蔵品を称賛しました。とても良いです。展示は来月まで続きます。",
+        ),
+        (
+            "zh",
+            "昨天，新的博物馆在老港口开放，第一批参观者称赞了馆内的收藏品。展览将持续到下个月底，欢迎大家前来参观。",
+        ),
+        (
+            "ko",
+            "어제 오래된 항구에 새로운 박물관이 문을 열었고 첫 방문객들은 소장품을 칭찬했습니다. 전시는 다음 달까지 계속됩니다.",
+        ),
+        (
+            "ar",
+            "افتتح المتحف الجديد أمس في الميناء القديم و قد أشاد الزوار من كل مكان في هذا اليوم على هذه المجموعة التي كان",
+        ),
+    ],
+)
+def test_undeclared_languages_are_recognised(language: str, text: str) -> None:
+    sample = text + " " + text
+    assert detect(sample) == language
+    assert extract_document(f"<p>{sample}</p>".encode()).language == language
+
+
+@pytest.mark.parametrize("text", ["", "Hello", "1234 5678 " * 20, "qwrt plkj zxcv bnmf " * 20])
+def test_no_language_is_invented(text: str) -> None:
+    assert detect(text) is None
+
+
+@pytest.mark.parametrize(
+    ("head", "title"),
+    [
+        ("<title>A long story about it | The Site</title>", "A long story about it"),
+        ("<title>Story - The Site</title><meta property=og:site_name content='The Site'>", "Story"),
+        ("<title>Half - and - half</title><h1>Half - and - half</h1>", "Half - and - half"),
+        ("<title>Site: Story</title><h1>Story</h1>", "Story"),
+        ("<meta property='og:title' content='Shared &amp; read'><title>X</title>", "Shared & read"),
+        ("<body><h1>Only a heading</h1>", "Only a heading"),
+        ("<body><svg><title>Icon</title></svg><p>x", ""),
+        ("<p>Nothing", ""),
+    ],
+)
+def test_the_title_is_the_pages_own_without_its_site(head: str, title: str) -> None:
+    assert extract_document(head.encode()).title == title
+
+
+@pytest.mark.parametrize(
+    ("markup", "author"),
+    [
+        ('<meta name="author" content="Ada Byron">', "Ada Byron"),
+        ('<meta property="article:author" content="https://facebook.com/ada">', None),
+        ('<a rel="author" href="/ada">Ada Byron</a>', "Ada Byron"),
+        ('<p class="byline">By Ada Byron | 17 May 2024</p>', "Ada Byron"),
+        ("<h1>Title</h1><p>By Ada Byron, May 17, 2024</p>", "Ada Byron"),
+        ("<h1>Title</h1><p>Bystanders were there.</p>", None),
+    ],
+)
+def test_authors_are_names(markup: str, author: str | None) -> None:
+    assert extract_document(f"<body>{markup}<p>text</p>".encode()).author == author
+
+
+def test_words_are_counted_in_every_script() -> None:
+    assert count_words("It's a well-known fact.") == 5
+    assert count_words("昨日、museum に") == 4
+    assert (reading_minutes("", 0), reading_minutes("word", 1)) == (0, 1)
+    assert reading_minutes("word " * 2300, 2300) == 10
+    assert reading_minutes("字" * 5000, 5000) == 10
+
+
+@given(st.text(max_size=100), st.integers(1, 50))
+def test_cut_keeps_a_beginning_within_the_limit(text: str, limit: int) -> None:
+    head, was_cut = cut(text, limit)
+    assert len(head) <= limit
+    assert text.startswith(head)
+    assert was_cut == (len(text) > limit)
+
+
+@given(st.text(alphabet=st.characters(codec=None), max_size=50))
+def test_cleaned_text_can_always_be_encoded(text: str) -> None:
+    clean(text).encode()
+
+
+def test_addresses_are_normalised_and_judged_by_their_parsed_scheme() -> None:
+    assert absolute("HTTP://Example.ORG/a b", None) == "http://example.org/a%20b"
+    assert absolute("mailto:a@b.org", None) is None
+    assert absolute("mailto:a@b.org", None, clickable=True) == "mailto:a@b.org"
+    assert absolute("x" * 5000, "http://e.org/") is None
+    assert absolute("\ud800", "http://e.org/") is None
+
+
+def test_the_guard_leaves_ordinary_pages_alone() -> None:
+    page = "<ul>" + "<li>item <b>x</b>" * 3000 + "</ul>" + "<p>one<br>two" * 3000
+    assert guard(page) == page
+
+
+def test_the_guard_takes_tags_out_and_no_text() -> None:
+    guarded = guard("<div>a" * 20_000 + "</div>" * 20_000)
+    assert guarded.count("<div>") == MAX_DEPTH == guarded.count("</div>")
+    assert guarded.count("a") == 20_000
+
+
+def test_the_guard_takes_attributes_beyond_the_limit_out() -> None:
+    tag = "<p " + " ".join(f'a{n}="{n}"' for n in range(5000)) + ">text</p>"
+    assert guard(tag).count("=") == MAX_ATTRIBUTES
+    assert guard(tag).endswith(">text</p>")
+    data = f'<img src="data:image/png;base64,{"A" * 100_000}" alt="x">'
+    assert guard(data) == data
