@@ -36,10 +36,6 @@ class StageGauge:
         self._inside = dict.fromkeys(_ORDER, 0)
 
     @property
-    def inside(self) -> dict[Stage, int]:
-        return dict(self._inside)
-
-    @property
     def busiest(self) -> Stage:
         """The stage with most URLs in it; of equal ones the earlier, of none ``fetch``."""
         return max(_ORDER, key=self._inside.__getitem__)

@@ -235,7 +235,9 @@ class Stages:
             return failure
         others: BaseException | None = None
         if isinstance(failure, BaseExceptionGroup):
-            _, others = failure.split(Exception)
+            bugs, others = failure.split(Exception)
+            if bugs is None:
+                raise failure
         _logger.error(
             "a URL could not be handled",
             url=errand.href,

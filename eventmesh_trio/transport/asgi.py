@@ -68,7 +68,7 @@ async def serve_asgi(
             await exchange.send_response(
                 error_status(failure), error_fields(failure), error_body(failure, None)
             )
-        elif failure is None and not exchange.ended:
+        elif failure is None and not exchange.ended and not exchange.expired:
             logger.error(
                 "a handler returned in the middle of its response", path=exchange.request.path
             )
@@ -118,6 +118,11 @@ class _ASGIExchange:
         self._body_ended = self._is_websocket
         self._body_seconds_left = limits.body_seconds
         self._expires_at = trio.current_time() + limits.max_delivery_seconds
+
+    @property
+    def expired(self) -> bool:
+        """Whether a streamed response has reached its maximum age."""
+        return trio.current_time() >= self._expires_at
 
     # --- the request's body -------------------------------------------------------------------
 
@@ -172,7 +177,7 @@ class _ASGIExchange:
     async def send_some(self, data: bytes) -> None:
         if not self.started or self.ended:
             raise LocalProtocolError("send_some belongs between start_response and end_response")
-        if trio.current_time() >= self._expires_at:
+        if self.expired:
             raise ConnectionBroken("the response has reached its maximum age: reconnect")
         await self._flush_head()
         if data:

@@ -44,8 +44,7 @@ def parse_command(message: str | bytes) -> Command:
         raise InvalidRequest(error.message) from None
     if not isinstance(body, dict):
         raise InvalidRequest("a message must be a JSON object")
-    data = body.get("data")
-    nested = isinstance(data, dict)
+    nested = body["data"] if isinstance(body.get("data"), dict) else None
     dialect: Dialect | None = None
     if "request_type" in body or "data" in body:
         dialect = "envelope"
@@ -54,7 +53,7 @@ def parse_command(message: str | bytes) -> Command:
     candidates = (
         body.get("request_id"),
         body.get("requestId"),
-        data.get("request_id") if nested else None,
+        nested.get("request_id") if nested else None,
     )
     request_id = next((value for value in candidates if value is not None), None)
     context = {"dialect": dialect}
@@ -72,7 +71,7 @@ def parse_command(message: str | bytes) -> Command:
             f"{said}: request_type or action must be one of {', '.join(OPERATIONS)}",
             context={**context, "request_id": request_id},
         )
-    return Command(operation, request_id, data if nested else body, dialect)
+    return Command(operation, request_id, body if nested is None else nested, dialect)
 
 
 @attrs.frozen

@@ -1,5 +1,6 @@
 """``eventmesh demo`` as its user meets it: a process, two pipes or a terminal, and Ctrl-C."""
 
+import contextlib
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,8 +65,15 @@ def open_demo() -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.kill()
 
 
-def test_demo_exit_prints_a_line_a_page_and_the_summary_and_ends_with_0() -> None:
-    done = run_demo("--exit")
+@pytest.fixture(scope="module")
+def done() -> subprocess.CompletedProcess[str]:
+    """One whole ``demo --exit``, looked at by several tests."""
+    return run_demo("--exit")
+
+
+def test_demo_exit_prints_a_line_a_page_and_the_summary_and_ends_with_0(
+    done: subprocess.CompletedProcess[str],
+) -> None:
     assert done.returncode == 0, done.stderr
     seen = {path: (status, text) for status, path, text in _LINE.findall(done.stdout)}
     assert set(seen) == set(PATHS)
@@ -80,8 +89,10 @@ def test_demo_exit_prints_a_line_a_page_and_the_summary_and_ends_with_0() -> Non
     assert "Traceback" not in done.stderr
 
 
-def test_the_slow_page_is_asked_for_first_and_holds_up_no_other() -> None:
-    paths = [path for _, path, _ in _LINE.findall(run_demo("--exit").stdout)]
+def test_the_slow_page_is_asked_for_first_and_holds_up_no_other(
+    done: subprocess.CompletedProcess[str],
+) -> None:
+    paths = [path for _, path, _ in _LINE.findall(done.stdout)]
     assert PATHS[0] == "/slow"
     assert paths[-1] == "/slow"
 
@@ -127,7 +138,7 @@ def test_ctrl_c_during_the_crawl_prints_what_was_done_and_ends_with_130() -> Non
         text=True,
     ) as process:
         assert process.stdout is not None
-        first = next(line for line in process.stdout if line.startswith("200"))
+        first = next((line for line in process.stdout if line.startswith("200")), None)
         process.send_signal(signal.SIGINT)
         said, errors = process.communicate(timeout=20)
         assert process.returncode == 130
@@ -172,36 +183,40 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
 
 def test_on_a_terminal_a_live_bar_stands_on_stderr_and_none_of_it_on_stdout() -> None:
     leader, follower = pty.openpty()
-    with subprocess.Popen(
+    drawn: list[bytes] = []
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):  # EIO: its last writer is gone
+            while piece := os.read(leader, 65536):
+                drawn.append(piece)
+
+    terminal = threading.Thread(target=watch)
+    terminal.start()
+    done = subprocess.run(
         [*COMMAND, "--exit"],
         cwd=CHECKOUT,
         env={**environment(), "TERM": "xterm-256color", "COLUMNS": "120"},
         stdout=subprocess.PIPE,
         stderr=follower,
-    ) as process:
-        os.close(follower)
-        assert process.stdout is not None
-        drawn, said = b"", process.stdout.read()
-        while True:
-            try:
-                piece = os.read(leader, 65536)
-            except OSError:  # EIO: its last writer is gone
-                break
-            if not piece:
-                break
-            drawn += piece
-        os.close(leader)
-        assert process.wait(20) == 0
-    assert b"crawling" in drawn
-    assert f"/{len(PATHS)}".encode() in drawn
-    assert b"\x1b" not in said
-    assert b"crawling" not in said
+        timeout=60,
+        check=False,
+    )
+    os.close(follower)
+    terminal.join(10)
+    os.close(leader)
+    assert done.returncode == 0
+    bar = b"".join(drawn)
+    assert b"crawling" in bar
+    assert f"/{len(PATHS)}".encode() in bar
+    assert b"\x1b" not in done.stdout
+    assert b"crawling" not in done.stdout
 
 
-def test_without_a_terminal_progress_is_plain_lines() -> None:
-    errors = run_demo("--exit").stderr
-    assert re.search(rf"^\d+ of {len(PATHS)} pages$", errors, re.MULTILINE)
-    assert "\x1b" not in errors
+def test_without_a_terminal_progress_is_plain_lines(
+    done: subprocess.CompletedProcess[str],
+) -> None:
+    assert re.search(rf"^\d+ of {len(PATHS)} pages$", done.stderr, re.MULTILINE)
+    assert "\x1b" not in done.stderr
 
 
 def test_the_demo_s_server_may_fetch_from_its_site_and_from_no_other_private_address() -> None:

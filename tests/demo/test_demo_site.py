@@ -10,7 +10,8 @@ import httpcore2
 import pytest
 import trio
 
-from eventmesh_trio.demo import bundle, site as site_module
+from eventmesh_trio.demo import bundle
+from eventmesh_trio.demo import site as site_module
 from eventmesh_trio.demo.site import PATHS, Site, serve_site
 
 PLAIN = sorted(set(PATHS) - {"/slow", "/flaky", "/moved/long-ago", "/news/no-such-story"})

@@ -60,6 +60,7 @@ class Connection:
             raise
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address = address
+        self.piece_bytes = 65536  # the most that is taken from the socket at once
         self.h11 = h11.Connection(h11.CLIENT)
         self.status = 0
         self.headers: dict[str, str] = {}
@@ -105,7 +106,7 @@ class Connection:
         while True:
             event = self.h11.next_event()
             if event is h11.NEED_DATA:
-                self.h11.receive_data(self.socket.recv(65536))
+                self.h11.receive_data(self.socket.recv(self.piece_bytes))
             elif event is h11.PAUSED:
                 return
             else:
@@ -214,7 +215,7 @@ class WebSocketClient:
         )
         self._open = False
         while not self._open and self.refused is None:
-            self.receive_bytes()
+            self.receive_bytes(512)
 
     def __enter__(self) -> Self:
         return self

@@ -406,6 +406,22 @@ async def test_a_bug_at_the_moment_of_a_pause_neither_fails_the_run_nor_loses_th
     assert bench.pages[0].error is None
 
 
+async def test_a_pause_is_not_a_bug_of_a_port_that_uses_nurseries() -> None:
+    class Busy(FakeFetcher):
+        async def fetch(self, url: str, options: CrawlOptions, **hooks: Any) -> Page:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                nursery.start_soon(trio.sleep_forever)
+                await trio.sleep_forever()
+            raise AssertionError("unreachable")
+
+    bench = Bench(Busy())
+    with structlog.testing.capture_logs() as logs:
+        await paused_after(bench.job(urls(3)), bench.publisher, wait_all_tasks_blocked)
+    assert logs == []
+    assert bench.results == []
+
+
 async def test_a_bug_of_the_publisher_fails_the_work_and_gives_the_leases_back() -> None:
     class Broken(RecordingPublisher):
         def publish(self, event: object) -> None:

@@ -168,11 +168,11 @@ def test_json_ld_that_is_not_quite_json_is_read_or_ignored() -> None:
 
 def test_hidden_text_is_never_content() -> None:
     hidden = (
-        '<p style="Display : NONE">HIDDEN1</p><p hidden>HIDDEN2</p><div aria-hidden="true">HIDDEN3</div>'
+        '<p style="Display : NONE">HIDDEN1</p><p hidden>HIDDEN2</p><div aria-hidden="true">HIDDEN3</div>'  # noqa: E501
         '<span style="visibility:hidden">HIDDEN4</span><template><p>HIDDEN5</p></template>'
     )
     for mode in ("article", "full"):
-        document = extract_document(article(f"<p>Seen. {hidden}</p>{hidden}"), URL, mode=mode)  # type: ignore[arg-type]
+        document = extract_document(article(f"<p>Seen. {hidden}</p>{hidden}"), URL, mode=mode)  # type: ignore[arg-type]  # noqa: E501
         assert "HIDDEN" not in document.text + document.markdown
         assert "Seen." in document.text
 

@@ -72,39 +72,39 @@ def test_language_tags_are_normalised(tag: str, expected: str | None) -> None:
     [
         (
             "en",
-            "The museum of printing opened yesterday in the old harbour, and it was one of the first.",
+            "The museum of printing opened yesterday in the old harbour, and it was one of the first.",  # noqa: E501
         ),
         (
             "de",
-            "Das Museum wurde gestern im alten Hafen eröffnet, und die ersten Gäste waren mit der Sammlung",
+            "Das Museum wurde gestern im alten Hafen eröffnet, und die ersten Gäste waren mit der Sammlung",  # noqa: E501
         ),
         (
             "fr",
-            "Le musée a ouvert hier dans le vieux port, et les premiers visiteurs ont aimé la collection",
+            "Le musée a ouvert hier dans le vieux port, et les premiers visiteurs ont aimé la collection",  # noqa: E501
         ),
         (
             "es",
-            "El museo abrió ayer en el puerto viejo, y los primeros visitantes que llegaron por la mañana",
+            "El museo abrió ayer en el puerto viejo, y los primeros visitantes que llegaron por la mañana",  # noqa: E501
         ),
         (
             "ru",
-            "Вчера в старом порту открылся новый музей, и первые гости были рады тому, что он не закрыт",
+            "Вчера в старом порту открылся новый музей, и первые гости были рады тому, что он не закрыт",  # noqa: E501
         ),
         (
             "ja",
-            "昨日、古い港に新しい博物館が開館しました。最初の来館者は収蔵品を称賛しました。とても良いです。展示は来月まで続きます。",
+            "昨日、古い港に新しい博物館が開館しました。最初の来館者は収蔵品を称賛しました。とても良いです。展示は来月まで続きます。",  # noqa: E501
         ),
         (
             "zh",
-            "昨天，新的博物馆在老港口开放，第一批参观者称赞了馆内的收藏品。展览将持续到下个月底，欢迎大家前来参观。",
+            "昨天，新的博物馆在老港口开放，第一批参观者称赞了馆内的收藏品。展览将持续到下个月底，欢迎大家前来参观。",  # noqa: E501
         ),
         (
             "ko",
-            "어제 오래된 항구에 새로운 박물관이 문을 열었고 첫 방문객들은 소장품을 칭찬했습니다. 전시는 다음 달까지 계속됩니다.",
+            "어제 오래된 항구에 새로운 박물관이 문을 열었고 첫 방문객들은 소장품을 칭찬했습니다. 전시는 다음 달까지 계속됩니다.",  # noqa: E501
         ),
         (
             "ar",
-            "افتتح المتحف الجديد أمس في الميناء القديم و قد أشاد الزوار من كل مكان في هذا اليوم على هذه المجموعة التي كان",
+            "افتتح المتحف الجديد أمس في الميناء القديم و قد أشاد الزوار من كل مكان في هذا اليوم على هذه المجموعة التي كان",  # noqa: E501
         ),
     ],
 )

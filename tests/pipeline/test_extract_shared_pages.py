@@ -57,7 +57,7 @@ def shingles(text: str) -> Counter[tuple[str, ...]]:
 
 
 def f1(pages: list[tuple[str, str]]) -> float:
-    """F1 of mean precision and mean recall over 4-token shingles, as scrapinghub's benchmark has it."""
+    """F1 of mean precision and recall over 4-token shingles, as in scrapinghub's benchmark."""
     precisions, recalls = [], []
     for truth, found in pages:
         true, got = shingles(truth), shingles(found)

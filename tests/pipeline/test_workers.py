@@ -1,4 +1,4 @@
-"""The extraction pool with real processes: what happens when they hang, die, or lose their parent."""
+"""The extraction pool, with real processes that hang, die, and lose their parent."""
 
 import io
 import multiprocessing
@@ -184,12 +184,7 @@ async def test_a_worker_that_dies_while_idle_costs_no_page() -> None:
         await read(pool, "First.")
         (pid,) = children() - before
         os.kill(pid, signal.SIGKILL)
-        with trio.fail_after(5):
-            while (
-                Path(f"/proc/{pid}/stat").exists()
-                and " Z " not in Path(f"/proc/{pid}/stat").read_text()
-            ):
-                await trio.sleep(0.005)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # dead, and left for the pool to notice
         assert "Second." in await read(pool, "Second.")
         assert pool.statistics().workers_failed == 0
 
@@ -211,7 +206,7 @@ async def test_a_worker_that_hangs_is_killed_and_its_page_read_by_another() -> N
 
 
 async def test_a_page_that_hangs_every_worker_fails_and_others_are_unharmed() -> None:
-    limits = WorkerLimits(workers=2, job_seconds=1.5)
+    limits = WorkerLimits(workers=2, job_seconds=2.5)
     texts: list[str] = []
     async with open_extractor(limits) as pool:
         before = children()
@@ -219,7 +214,7 @@ async def test_a_page_that_hangs_every_worker_fails_and_others_are_unharmed() ->
         (well,) = children() - before
 
         async def poison() -> None:
-            with pytest.raises(ParseFailure, match=r"longer than 1\.5 seconds"):
+            with pytest.raises(ParseFailure, match=r"longer than 2\.5 seconds"):
                 await read(pool, "Poison.")
 
         async def others() -> None:
@@ -237,7 +232,7 @@ async def test_a_page_that_hangs_every_worker_fails_and_others_are_unharmed() ->
 
 async def test_a_page_beyond_the_memory_limit_fails_and_the_next_is_read() -> None:
     async with open_extractor(WorkerLimits(workers=1, memory_bytes=256 * MIB)) as pool:
-        with pytest.raises(ParseFailure, match="memory|died|could not be read"):
+        with pytest.raises(ParseFailure, match=r"memory|died|could not be read"):
             await pool.extract(page(repeat=1_500_000), "article", None)
         assert "Small." in await read(pool, "Small.")
 

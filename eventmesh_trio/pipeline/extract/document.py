@@ -23,7 +23,6 @@ from eventmesh_trio.pipeline.extract.parse import parse
 from eventmesh_trio.pipeline.extract.scoring import Selection, is_prose, select, select_all
 from eventmesh_trio.pipeline.extract.text import (
     as_markup,
-    clean,
     count_words,
     cut,
     plain_text,
