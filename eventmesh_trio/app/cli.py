@@ -3,6 +3,7 @@
 What a command needs is imported by it: ``--help`` and a usage error must not wait for the server.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -149,7 +150,9 @@ def crawl(
     server cannot be reached, 130 after Ctrl-C.
     """
     from eventmesh_trio.app.crawling import run_crawl
+    from eventmesh_trio.app.observability import configure_logging
 
+    configure_logging(as_json=not sys.stderr.isatty(), level=logging.WARNING)
     wanted = [_absolute(url) for url in (*urls, *_lines(source))]
     if not wanted:
         raise click.UsageError("no URLs: name some, or give a list with -i FILE")

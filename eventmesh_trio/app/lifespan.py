@@ -77,7 +77,7 @@ class Mesh:
     cache: MemoryCache
     metrics: Metrics = attrs.field(init=False)
     dialects: WeakKeyDictionary[Run, Dialect] = attrs.field(factory=WeakKeyDictionary)
-    _draining: trio.Event = attrs.field(factory=trio.Event)
+    is_draining: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.metrics = Metrics(self.hub, self.cache)
@@ -176,20 +176,17 @@ class Mesh:
 
     # --- Draining ---------------------------------------------------------------------------
 
-    @property
-    def is_draining(self) -> bool:
-        return self._draining.is_set()
-
     async def drain(self) -> None:
         """Refuse new runs and end the live ones, each with its summary (``reason: "shutdown"``).
 
+        Readers that never end by themselves end when everything was written to them.
         Cancelled: the runs are ending all the same.
         """
-        self._draining.set()
+        self.is_draining = True
+        for session in self.hub.sessions.values():
+            for reader in session.subscribers:
+                reader.end_when_idle()
         await self.hub.drain("shutdown")
-
-    async def wait_draining(self) -> None:
-        await self._draining.wait()
 
     # --- Health and statistics ----------------------------------------------------------------
 

@@ -84,7 +84,6 @@ class _Connection:
     socket: WebSocket
     connection_id: str
     connected_at: float
-    received: int = 0
     subscriber: Subscriber = attrs.field(init=False)
 
     async def serve(self, requested_at: float) -> None:
@@ -94,7 +93,6 @@ class _Connection:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read_commands, nursery.cancel_scope)
-                nursery.start_soon(self._watch_drain)
                 try:
                     await deliver_messages(
                         self.subscriber,
@@ -114,18 +112,12 @@ class _Connection:
                 close_code = _GOING_AWAY
         finally:
             self.subscriber.close(keep_place=True)
-            await self.socket.aclose(close_code)
-
-    async def _watch_drain(self) -> None:
-        """When the server drains, let this socket end once every event has been written."""
-        await self.mesh.wait_draining()
-        self.subscriber.end_when_idle()
+        await self.socket.aclose(close_code)
 
     async def _read_commands(self, scope: trio.CancelScope) -> None:
         try:
             while True:
                 message = await self.socket.receive()
-                self.received += 1
                 await self._obey(message)
         except WebSocketClosed:
             scope.cancel()

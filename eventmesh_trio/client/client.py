@@ -23,10 +23,12 @@ import trio
 from eventmesh_trio.client.address import parse_base_url
 from eventmesh_trio.client.connection import OpenStream, dial
 from eventmesh_trio.client.endpoint import Endpoint, convert
-from eventmesh_trio.client.follow import Follower, OpenFeed
+from eventmesh_trio.client.follow import Follower, OpenFeed, is_event_id
 from eventmesh_trio.client.limits import ClientLimits
 from eventmesh_trio.client.openers import HTTPFraming, HTTPOpener, WebSocketOpener
 from eventmesh_trio.client.stream import Command, CrawlStream, control
+from eventmesh_trio.errors import ValidationError
+from eventmesh_trio.wire.headers import parse_identifier
 from eventmesh_trio.wire.requests import CrawlOptions
 from eventmesh_trio.wire.sessions import SessionInfo
 
@@ -99,7 +101,7 @@ class Client:
           TypeError: an option that does not exist.
         """
         body = {"urls": list(urls), "options": _merge(options, more_options)}
-        session = session_id if session_id is not None else f"client-{uuid.uuid4()}"
+        session = parse_identifier(session_id or f"client-{uuid.uuid4()}", "session_id")
         request_id = f"req-{uuid.uuid4()}"
         opener: OpenFeed
         if protocol == "websocket":
@@ -114,9 +116,11 @@ class Client:
         finally:
             # Shielded: we are often here because we were cancelled. Bounded: the server may be
             # gone.
-            with trio.move_on_after(self._endpoint.limits.farewell_seconds, shield=True):
-                await stream._leave()
-            await follower.aclose()
+            try:
+                with trio.move_on_after(self._endpoint.limits.farewell_seconds, shield=True):
+                    await stream.leave()
+            finally:
+                await follower.aclose()
 
     @asynccontextmanager
     async def attach(
@@ -130,7 +134,13 @@ class Client:
 
         Connects when the first event is asked for, and ends when no run is live. Leaving the block
         cancels nothing.
+
+        Raises:
+          ValidationError: ids that cannot be.
         """
+        parse_identifier(session_id, "session_id")
+        if last_event_id is not None and not is_event_id(last_event_id):
+            raise ValidationError("last_event_id must be printable ASCII", field="last_event_id")
         follower = Follower(
             HTTPOpener(self._endpoint, protocol, session_id),
             self._endpoint.limits,

@@ -68,6 +68,13 @@ def _decode(text: str | bytes) -> AnyStreamEvent:
         raise RemoteProtocolError(f"the server sent no event: {error.message}") from error
 
 
+def _decode_reply(data: bytes) -> Any:
+    try:
+        return decode_json(data)
+    except ValidationError as error:
+        raise RemoteProtocolError(f"the server sent no reply: {error.message}") from error
+
+
 class NDJSONFeed:
     """Events as the lines of a response."""
 
@@ -198,10 +205,10 @@ class EnvelopeFeed:
         if message.message_type in _REPLIES:
             return None
         if message.message_type == "status":
-            self._take_status(decode_json(data))
+            self._take_status(_decode_reply(data))
             return None
         if message.message_type == "error" and message.id is None:
-            self._take_refusal(decode_json(data))
+            self._take_refusal(_decode_reply(data))
             return None
         event = _decode(data)
         self._has_begun |= request_id_of(event) == self._request_id

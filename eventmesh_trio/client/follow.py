@@ -14,7 +14,7 @@ from eventmesh_trio.client.limits import ClientLimits
 from eventmesh_trio.errors import ConnectionBroken, EventMeshError, WebSocketClosed
 from eventmesh_trio.wire.events import Gap, Summary, UnknownEvent
 
-__all__ = ["Follower", "OpenFeed", "is_transient"]
+__all__ = ["Follower", "OpenFeed", "is_event_id", "is_transient"]
 
 logger = logging.getLogger(__name__)
 
@@ -217,6 +217,8 @@ class Follower:
         self._ready.append(event)
         if isinstance(event, Summary):
             self.summary = event
+        # A summary of a newer shape ends its run as well.
+        if isinstance(event, Summary) or _tag_of_unknown(event) == "summary":
             self._ended = self._request_id is not None
 
     def _note_another_log(self, event: AnyStreamEvent) -> None:
@@ -236,4 +238,13 @@ def _parse_id(event_id: str | None) -> tuple[str, int] | None:
 
 def _id_of(event: AnyStreamEvent) -> str | None:
     value = event.members.get("id") if isinstance(event, UnknownEvent) else event.id
-    return value if isinstance(value, str) else None
+    return value if isinstance(value, str) and is_event_id(value) else None
+
+
+def is_event_id(text: str) -> bool:
+    """Whether a text can be sent back as ``Last-Event-ID``."""
+    return bool(text) and text.isascii() and text.isprintable()
+
+
+def _tag_of_unknown(event: AnyStreamEvent) -> str | None:
+    return event.event if isinstance(event, UnknownEvent) else None

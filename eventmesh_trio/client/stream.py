@@ -99,8 +99,8 @@ class CrawlStream:
     async def _control(self, command: Command) -> None:
         await control(self._endpoint, command, self.session_id, self.request_id)
 
-    async def _leave(self) -> None:
-        """Cancel a run that has not ended, then close politely; the caller bounds it."""
+    async def leave(self) -> None:
+        """Cancel a run that has not ended, then close politely; `Client.crawl` does it."""
         if self.summary is None and self._follower.reached_server:
             try:
                 await self.cancel()

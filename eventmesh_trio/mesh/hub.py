@@ -264,23 +264,26 @@ class Hub:
     async def tidy(self) -> None:
         """The janitor's task: sleeps until the next deadline of any session. Never returns."""
         while True:
-            now = trio.current_time()
-            for run, due in tuple(self._lingering.items()):
-                if due > now:
-                    break
-                self.settle(run)
-                run.cancel(ABANDONED)
-            for session, due in tuple(self._unused.items()):
-                if due > now:
-                    break
-                self._forget(session)
-            for session, (due, _) in tuple(self._resting.items()):
-                if due > now:
-                    break
-                self._forget(session)
-            self.census.judge()
+            self._sweep(trio.current_time())
             with trio.CancelScope(deadline=self._next_deadline()) as self._nap:
                 await trio.sleep_forever()
+
+    def _sweep(self, now: float) -> None:
+        # Not in the task itself, whose frame would keep the last session that it looked at.
+        for run, due in tuple(self._lingering.items()):
+            if due > now:
+                break
+            self.settle(run)
+            run.cancel(ABANDONED)
+        for session, due in tuple(self._unused.items()):
+            if due > now:
+                break
+            self._forget(session)
+        for session, (due, _) in tuple(self._resting.items()):
+            if due > now:
+                break
+            self._forget(session)
+        self.census.judge()
 
     def _next_deadline(self) -> float:
         return min(

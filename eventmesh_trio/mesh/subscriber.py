@@ -328,11 +328,21 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
             self._wake_posters()
         if not self.spec.lossless:
             self._overflow()
+        if self._messages_sent and self._is_crowded():
+            # Behind entries that fill the batch, what is due now would never come.
+            self._take_extras(outlet, now)
         self._take_entries(outlet)
         if not self._ended():
             self._take_extras(outlet, now)
         if outlet.items:
             self._last_activity = now
+
+    def _is_crowded(self) -> bool:
+        """Whether more is waiting than one batch takes."""
+        return (
+            self._flow.nbytes - self._taken[1] > self.spec.batch_bytes
+            or self._log.top - self._cursor > self._home.limits.max_batch_events
+        )
 
     def _take_entries(self, outlet: Outlet[T]) -> None:
         log = self._log
@@ -401,7 +411,8 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         census = self._home.census
         if self._health_is_news() and outlet.offer([(census.system_status(), None)], None):
             self._health_version = census.health_version
-        if not outlet.items and now >= self._last_activity + self.spec.heartbeat_seconds:
+        silent = not outlet.items and self._cursor == self._log.top
+        if silent and now >= self._last_activity + self.spec.heartbeat_seconds:
             beat = heartbeat_event(self._home.session_id, census, self.statistics())
             outlet.offer([(beat, None)], None)
 

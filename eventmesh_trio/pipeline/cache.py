@@ -29,7 +29,9 @@ class CacheLimits:
     """What a `MemoryCache` may keep."""
 
     cache_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=attrs.validators.ge(0))
+    """What all documents in the cache may hold together; 0 keeps none."""
     cache_ttl_seconds: float = attrs.field(default=3600.0, validator=attrs.validators.gt(0))
+    """How long a document is served from the cache."""
 
 
 @attrs.frozen

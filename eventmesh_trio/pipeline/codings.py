@@ -15,10 +15,11 @@ import zstandard
 
 from eventmesh_trio.errors import NetworkFailure, TooLarge, UnsupportedContent
 
-__all__ = ["ACCEPT_ENCODING", "MAX_CODINGS", "BodyDecoder", "parse_codings"]
+__all__ = ["ACCEPT_ENCODING", "MAX_CODINGS", "MAX_MEMBERS", "BodyDecoder", "parse_codings"]
 
 ACCEPT_ENCODING: Final = b"gzip, deflate, br, zstd"
 MAX_CODINGS: Final = 4  # layers on one body; honest origins use one
+MAX_MEMBERS: Final = 1024  # of one gzip or zstd body; each costs its own decoder, even if empty
 _PIECE_BYTES: Final = 64 * 1024
 _BROTLI_BYTES: Final = 16 * 1024  # within its first output block, of 32 KiB; more is overshot
 _MAX_FIELD_CHARACTERS: Final = 256
@@ -154,7 +155,7 @@ class _Gzip:
             if self._member.eof:
                 data = self._member.unused_data
                 self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
-                self._members += 1
+                self._members = _one_more(self._members)
                 self._started = False
             else:
                 data = self._member.unconsumed_tail
@@ -241,8 +242,14 @@ class _Zstandard:
                 if self._frame.eof:
                     rest = self._frame.unused_data
                     self._frame = self._decompressor.decompressobj()
-                    self._frames += 1
+                    self._frames = _one_more(self._frames)
                     self._started = False
+
+
+def _one_more(members: int) -> int:
+    if members >= MAX_MEMBERS:
+        raise UnsupportedContent("the body is made of too many compressed parts")
+    return members + 1
 
 
 _CODINGS: Final[dict[str, type[_Coding]]] = {

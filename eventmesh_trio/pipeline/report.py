@@ -68,8 +68,8 @@ def judged(extraction: Extraction, page: Page, render_mode: RenderMode) -> Extra
 
 
 def extraction_stages(mode: ExtractMode) -> tuple[str, ...]:
-    """What a worker does with a page in that mode."""
-    return ("decode",) if mode == "raw" else ("decode", "parse", "extract")
+    """What a worker does with a page in that mode: all are parsed, not all have content taken."""
+    return ("decode", "parse") if mode in ("raw", "metadata") else ("decode", "parse", "extract")
 
 
 def refusal_of(page: Page, *, now: float, **context: object) -> HTTPStatusError | None:

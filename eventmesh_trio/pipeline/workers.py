@@ -327,6 +327,9 @@ class WorkerPool:
         The ticket is settled, unless the attempt failed and it has another.
         """
         await trio.lowlevel.checkpoint()
+        if ticket.abandoned:  # while its process was starting
+            self._settle(ticket, ParseFailure("the page was given up"))
+            return True
         ticket.attempts += 1
         failure: str | None = None
         answer: Answer | None = None

@@ -19,6 +19,7 @@ class TransportLimits:
 
     # Time that a peer may take.
     tls_handshake_seconds: float = 10.0
+    """From the accept to the end of the TLS handshake."""
     header_seconds: float = 10.0
     """From the first byte of a request (or from the accept) to the end of its head."""
     body_seconds: float = 60.0
@@ -32,18 +33,23 @@ class TransportLimits:
 
     # Size of a request.
     max_request_line_bytes: int = 8 * 1024
+    """Method, target and version; a longer one is answered with 414."""
     max_header_bytes: int = 32 * 1024
     """The whole head, request line included; also the trailers of a chunked body."""
     max_header_count: int = 100
+    """Fields in one request head."""
     max_body_bytes: int = 10 * MIB
+    """The largest request body that any handler is given."""
     max_drained_bytes: int = 64 * 1024
     """An unread request body up to this size is read away to keep the connection."""
     max_pipelined_bytes: int = 64 * 1024
     """What is kept of later requests while a response streams."""
     max_requests_per_connection: int = 10_000
+    """After so many, the connection is closed."""
 
     # Connections.
     max_connections: int = 10_000
+    """Open at once."""
     max_refusals: int = 100
     """Connections beyond the cap that are being told 503 at once; those beyond are just closed."""
     accept_backoff_seconds: float = 0.1
@@ -55,12 +61,15 @@ class TransportLimits:
     max_message_bytes: int = 10 * MIB
     """Received messages, after decompression; larger ones are answered with close code 1009."""
     enable_deflate: bool = True
+    """Offer permessage-deflate to WebSocket clients."""
     min_deflate_bytes: int = 128
     """Smaller messages are sent uncompressed: they would hardly shrink."""
     max_deflate_bytes: int = MIB
     """Larger messages are sent uncompressed: some clients cannot inflate them."""
     ping_idle_seconds: float = 30.0
+    """Silence after which a WebSocket peer is pinged."""
     pong_seconds: float = 10.0
+    """How long its pong may take before the socket is closed."""
     close_seconds: float = 5.0
     """How long the close handshake waits for the peer's close frame."""
 

@@ -44,8 +44,11 @@ class WindowBounds:
     """The configured range of ``X-Buffer-Size``, in events."""
 
     min_events: int = 64
+    """The smallest capacity, asked for or adapted to."""
     default_events: int = 256
+    """The initial capacity of a reader that asks for none."""
     max_events: int = 2048
+    """The largest capacity."""
 
 
 @attrs.frozen

@@ -82,6 +82,7 @@ class CrawlOptions(Struct, frozen=True, kw_only=True):
                 self.dynamic_wait_for,
                 self.scroll_steps,
                 self.max_text_chars,
+                self.user_agent,
             )
         )
 

@@ -192,6 +192,9 @@ def test_a_run_whose_session_the_client_chose_lingers_and_then_is_gone(origin: O
 # --- Cutting and resuming ------------------------------------------------------------------------
 
 
+CUT_OPTIONS = {"concurrency": 8, "respect_robots": False, "cache_mode": "disabled"}
+
+
 class CutReader(Protocol):
     """One protocol's client: connects with a cursor, reads about so many bytes, is cut."""
 
@@ -209,7 +212,7 @@ class HTTPCutReader:
         self.framing = framing
 
     def start(self, urls: list[str]) -> None:
-        body = {"urls": urls, "options": {"concurrency": 8, "respect_robots": False}}
+        body = {"urls": urls, "options": CUT_OPTIONS}
         answer = post_json(
             self.server.address, "/crawl/sse", body, [("X-Session-ID", self.session)]
         )
@@ -262,9 +265,12 @@ class WebSocketCutReader:
 
     def start(self, urls: list[str]) -> None:
         with WebSocketClient(self.server.address, self.target) as client:
-            options = {"concurrency": 8, "respect_robots": False}
             client.send(
-                {"action": "crawl", "request_id": "cut", "data": {"urls": urls, "options": options}}
+                {
+                    "action": "crawl",
+                    "request_id": "cut",
+                    "data": {"urls": urls, "options": CUT_OPTIONS},
+                }
             )
             client.receive_until("metadata")
             client.connection.reset()
@@ -339,6 +345,26 @@ def test_a_stream_cut_two_hundred_times_and_resumed_brings_every_result_once(
     started = time.monotonic()
     runs = cut_and_resume(server, origin, protocol, 200)
     print(f"{server.kind} {protocol}: 200 cuts in {runs} runs, {time.monotonic() - started:.1f} s")
+
+
+# --- The server goes away ------------------------------------------------------------------------
+
+
+def test_a_server_that_is_told_to_end_tells_its_streams_and_ends(origin: Origin) -> None:
+    with open_server("native") as server:
+        urls = [*origin.pages(2), *origin.stalling(3, host=2)]
+        with open_crawl(server.address, urls, {"concurrency": 8}) as stream:
+            events = stream.read_events()
+            for _ in range(2):
+                next(event for event in events if event.kind == "result")
+            started = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            rest = list(events)
+            assert server.process.wait(5) == 0
+        print(f"ended {time.monotonic() - started:.2f} s after SIGTERM")
+    summary = rest[-1].data
+    assert (rest[-1].kind, summary["reason"], summary["cancelled"]) == ("summary", "shutdown", 3)
+    wait_until(lambda: origin.in_flight == 0, GONE_SECONDS, "origin requests are still open")
 
 
 # --- Standing still -------------------------------------------------------------------------------
@@ -432,6 +458,6 @@ def test_control_is_acknowledged_within_a_tenth_of_a_second_while_origins_stall(
         socket_.send({"action": "cancel", "request_id": "c", "data": {}})
         summary = socket_.receive_until("summary")[-1]["data"]
         times.append(time.monotonic() - started)
-    print(f"{server.kind}: slowest of {len(times)} commands {max(times) * 1000:.1f} ms")
+    print(f"{server.kind}: slowest command {max(times) * 1000:.1f} ms (of {len(times)}, #{times.index(max(times))})")
     assert summary["status"] == "cancelled"
     assert max(times) < 0.1

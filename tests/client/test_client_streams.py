@@ -700,3 +700,66 @@ async def test_a_closed_client_refuses(autojump_clock: MockClock) -> None:
         with pytest.raises(LocalProtocolError, match="closed"):
             await client.health()
         assert peer.dialled_at == []
+
+
+@pytest.mark.parametrize("bad", ["", "a b", "a/b", "x\r\nY: 1", "ü", "a" * 129])
+async def test_ids_that_cannot_be_are_refused_before_anything_is_sent(
+    autojump_clock: MockClock, bad: str
+) -> None:
+    async with open_peer() as (peer, client):
+        with pytest.raises(ValidationError, match="session_id"):
+            async with client.attach(bad):
+                pytest.fail("entered")
+        if bad:
+            with pytest.raises(ValidationError, match="session_id"):
+                async with client.crawl(["http://a/"], session_id=bad):
+                    pytest.fail("entered")
+        with pytest.raises(ValidationError, match="last_event_id"):
+            async with client.attach("s", "e-1\r\nX: 1"):
+                pytest.fail("entered")
+        assert peer.dialled_at == []
+
+
+async def test_an_id_that_cannot_be_sent_back_is_not_a_cursor(autojump_clock: MockClock) -> None:
+    async with open_peer() as (peer, client):
+
+        @peer.on_request
+        async def _(incoming: Incoming) -> None:
+            await incoming.begin("ndjson")
+            await incoming.send(
+                framed("ndjson", crawl_start(incoming.request_id), "e-1"),
+                framed("ndjson", crawl_start(incoming.request_id), "e-2\r\nX: 1"),
+            )
+            await incoming.cut()
+
+        @peer.on_request
+        async def _(incoming: Incoming) -> None:
+            assert incoming.fields[b"last-event-id"] == b"e-1"
+            await incoming.begin("ndjson")
+            await incoming.send(framed("ndjson", summary(peer.requests[0].request_id), "e-3"))
+
+        async with client.crawl(["http://a/"], protocol="ndjson") as stream:
+            assert len([event async for event in stream]) == 3
+
+
+async def test_a_summary_of_a_newer_shape_ends_the_crawl(
+    autojump_clock: MockClock, framing: str
+) -> None:
+    async with open_peer() as (peer, client):
+
+        @peer.on_request
+        async def _(incoming: Incoming) -> None:
+            body = (
+                b'{"event":"summary","id":"e-1","request_id":"%b"}' % incoming.request_id.encode()
+            )
+            block = body + b"\n" if framing == "ndjson" else b"data: " + body + b"\n\n"
+            await incoming.begin(framing)
+            await incoming.send(block)
+
+        @peer.on_request
+        async def _(incoming: Incoming) -> None:
+            await incoming.answer(200, SESSION)
+
+        async with client.crawl(["http://a/"], protocol=framing) as stream:
+            assert [type(event) async for event in stream] == [UnknownEvent]
+        assert stream.summary is None

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventmesh_trio.errors import NetworkFailure, TooLarge, UnsupportedContent
-from eventmesh_trio.pipeline.codings import MAX_CODINGS, BodyDecoder, parse_codings
+from eventmesh_trio.pipeline.codings import MAX_CODINGS, MAX_MEMBERS, BodyDecoder, parse_codings
 
 MIB = 1024 * 1024
 Encode = Callable[[bytes], bytes]
@@ -151,6 +151,13 @@ def brotli_bomb(mebibytes: int) -> bytes:
     return b"".join(parts) + bytes(compressor.finish())
 
 
+def hollow_deflate(blocks: int) -> bytes:
+    """Empty stored blocks of 5 bytes each, and nothing in them."""
+    return (
+        b"\x78\x9c" + b"\0\0\0\xff\xff" * blocks + b"\x03\0" + zlib.adler32(b"").to_bytes(4, "big")
+    )
+
+
 BOMBS: dict[str, tuple[list[str], Callable[[], bytes]]] = {
     "gzip": (["gzip"], lambda: gzip_bomb(200)),
     "deflate": (["deflate"], lambda: zlib.compress(bytes(200 * MIB), 9)),
@@ -163,7 +170,7 @@ BOMBS: dict[str, tuple[list[str], Callable[[], bytes]]] = {
         lambda: bytes(brotli.compress(zstandard.compress(gzip_bomb(200)))),
     ),
     # The innermost result is small; what lies between is not.
-    "a wide middle": (["gzip", "zstd"], lambda: zstandard.compress(gzip.compress(b"x") * MIB)),
+    "a wide middle": (["deflate", "zstd"], lambda: zstandard.compress(hollow_deflate(4 * MIB))),
 }
 
 
@@ -190,6 +197,15 @@ def test_a_bomb_is_refused_with_little_memory_and_little_time(name: str) -> None
     assert largest <= 65536
     assert peak < 8 * MIB, f"{peak} bytes held"
     assert longest < 0.5, f"{longest} s without a pause"
+
+
+@pytest.mark.parametrize(
+    ("coding", "encode"), [("gzip", gzip.compress), ("zstd", zstandard.compress)]
+)
+def test_a_body_of_countless_small_parts_is_refused(coding: str, encode: Encode) -> None:
+    assert len(decode([coding], [encode(b"x") * MAX_MEMBERS])) == MAX_MEMBERS
+    with pytest.raises(UnsupportedContent, match="too many"):
+        decode([coding], [encode(b"x") * (MAX_MEMBERS + 1)])
 
 
 def test_a_zstd_window_larger_than_the_web_allows_is_refused() -> None:

@@ -172,7 +172,7 @@ def test_hidden_text_is_never_content() -> None:
         '<span style="visibility:hidden">HIDDEN4</span><template><p>HIDDEN5</p></template>'
     )
     for mode in ("article", "full"):
-        document = extract_document(article(f"<p>Seen. {hidden}</p>{hidden}"), URL, mode=mode)  # type: ignore[arg-type]  # noqa: E501
+        document = extract_document(article(f"<p>Seen. {hidden}</p>{hidden}"), URL, mode=mode)  # type: ignore[arg-type]
         assert "HIDDEN" not in document.text + document.markdown
         assert "Seen." in document.text
 

@@ -167,7 +167,13 @@ def test_a_retry_after_reaches_the_client_where_a_retry_can_help(
 
 
 @pytest.mark.parametrize(
-    ("mode", "stages"), [("raw", ("decode",)), ("article", ("decode", "parse", "extract"))]
+    ("mode", "stages"),
+    [
+        ("raw", ("decode", "parse")),
+        ("metadata", ("decode", "parse")),
+        ("full", ("decode", "parse", "extract")),
+        ("article", ("decode", "parse", "extract")),
+    ],
 )
 def test_the_stages_are_those_of_the_mode(mode: ExtractMode, stages: Sequence[str]) -> None:
     assert extraction_stages(mode) == stages
