@@ -4,7 +4,8 @@
     .venv/bin/python tools/settings_page.py
 
 A setting's meaning is what stands in its class: the string below it, the comment beside it, or its
-entry under ``Attributes:`` in the docstring. ``tests/test_docs.py`` fails where page and code differ.
+entry under ``Attributes:`` in the docstring. ``tests/test_docs.py`` fails where page and code
+differ.
 """
 
 import ast

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import trio
 
 from eventmesh_trio.abc import Exchange, WebSocket
-from eventmesh_trio.errors import ConnectionBroken
+from eventmesh_trio.errors import ConnectionBroken, StreamingError
 from eventmesh_trio.mesh.subscriber import Subscriber
 
 __all__ = ["deliver", "deliver_messages"]
@@ -35,20 +35,26 @@ async def deliver(
     Cancelled: likewise unfinished. The subscriber stays open: its owner closes it.
     """
     finished = False
-
-    async def watch_peer() -> None:
-        await exchange.wait_disconnected()
-        nursery.cancel_scope.cancel()
-
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch_peer)
+        nursery.start_soon(_watch_peer, exchange, nursery.cancel_scope)
+        subscriber.cancel_when_cut_off(nursery.cancel_scope)
         try:
             await _write_batches(subscriber, exchange, preamble, first_byte)
             finished = True
-        except ConnectionBroken:
-            pass  # the peer left while it was written to: as if the watcher had seen it first
+        except StreamingError as error:
+            # The peer left while it was written to: as if the watcher had seen it first. Or the
+            # reader was evicted: raised below, outside of the nursery, which would make it a group.
+            if not isinstance(error, ConnectionBroken) and error is not subscriber.failure:
+                raise
         nursery.cancel_scope.cancel()
+    if not finished and subscriber.failure is not None:
+        raise subscriber.failure
     return finished
+
+
+async def _watch_peer(exchange: Exchange, scope: trio.CancelScope) -> None:
+    await exchange.wait_disconnected()
+    scope.cancel()
 
 
 async def _write_batches(

@@ -33,9 +33,9 @@ from eventmesh_trio.mesh.session import Session
 from eventmesh_trio.mesh.subscriber import Subscriber
 from eventmesh_trio.wire.commands import OPERATIONS, PROTOCOL_VERSION, Command, Reply, parse_command
 from eventmesh_trio.wire.dialects import Dialect
+from eventmesh_trio.wire.encoders import MessageFraming
 from eventmesh_trio.wire.errors import error_info
 from eventmesh_trio.wire.headers import is_allowed_origin, parse_identifier, parse_wishes
-from eventmesh_trio.wire.encoders import MessageFraming
 from eventmesh_trio.wire.negotiation import message_encoder
 from eventmesh_trio.wire.requests import parse_crawl_request, parse_deepsearch_request
 from eventmesh_trio.wire.timestamps import utc_timestamp
@@ -93,6 +93,7 @@ class _Connection:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read_commands, nursery.cancel_scope)
+                self.subscriber.cancel_when_cut_off(nursery.cancel_scope)
                 try:
                     await deliver_messages(
                         self.subscriber,
@@ -105,9 +106,12 @@ class _Connection:
                 except WebSocketClosed:
                     pass  # the reader is told the same, and has nothing left to do
                 except StreamingError as error:
-                    self.mesh.note_eviction(error)
-                    close_code = _TRY_LATER
+                    if error is not self.subscriber.failure:
+                        raise
                 nursery.cancel_scope.cancel()
+            if (evicted := self.subscriber.failure) is not None:
+                self.mesh.note_eviction(evicted)
+                close_code = _TRY_LATER
             if self.mesh.is_draining:
                 close_code = _GOING_AWAY
         finally:

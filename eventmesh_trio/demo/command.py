@@ -91,7 +91,7 @@ def _config(site: str, port: int) -> Config:
     )
 
 
-async def _serve_until_stopped(
+async def _serve_until_stopped(  # noqa: ASYNC128 - `serve` is who calls `started`
     config: Config,
     everything: trio.CancelScope,
     *,
@@ -106,22 +106,19 @@ async def _crawl(site: str, server: str, state: _State) -> None:
     urls = [site + path for path in PATHS]
     print(f"Crawling {len(urls)} pages of {site} through {server}/crawl/stream\n", flush=True)
     summary: Summary | None = None
-    async with (
-        open_client(server) as client,
-        client.crawl(urls, protocol="ndjson") as stream,
-        trio.open_nursery() as nursery,
-    ):
+    async with open_client(server) as client, client.crawl(urls, protocol="ndjson") as stream:
         with Display(len(urls)) as display:
-            nursery.start_soon(display.animate)
-            async for event in stream:
-                if isinstance(event, Result) and event.result is not UNSET:
-                    display.line(page_line(event.result))
-                    display.advance(event.progress.completed, event.result.url)
-                elif isinstance(event, Progress):
-                    display.advance(event.completed, event.current_url or "")
-                elif isinstance(event, Summary):
-                    summary = event
-            nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(display.animate)
+                async for event in stream:
+                    if isinstance(event, Result) and event.result is not UNSET:
+                        display.line(page_line(event.result))
+                        display.advance(event.progress.completed, event.result.url)
+                    elif isinstance(event, Progress):
+                        display.advance(event.completed, event.current_url or "")
+                    elif isinstance(event, Summary):
+                        summary = event
+                nursery.cancel_scope.cancel()
     if summary is not None:
         print("\n" + "\n".join(summary_lines(summary)), flush=True)
         state.code = _EXIT_CODES.get(summary.status, 1)

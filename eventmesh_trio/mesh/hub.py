@@ -174,7 +174,8 @@ class Hub:
         if reader is None:
             session.hold_start(run, _HELD_CAPACITY)
         else:
-            subscriber = session.subscribe(reader, after=run.first_seq - 1)
+            subscriber = session.subscribe(reader, after=session.log.top)
+        run.begin()
         self._nursery.start_soon(run.drive, name=f"run {request_id}")
         lot = self._awaited.pop(session.session_id, None)
         if lot is not None:

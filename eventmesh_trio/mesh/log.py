@@ -11,14 +11,14 @@ Everything here is synchronous: between two checkpoints of its caller the log st
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from math import inf
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 from msgspec import UNSET
 
 from eventmesh_trio.abc import Encoder
-from eventmesh_trio.errors import StreamingError, SubscriberLagged
+from eventmesh_trio.errors import SubscriberLagged
+from eventmesh_trio.mesh.flow import Flow, Place, Sleeper, Track
 from eventmesh_trio.wire.events import (
     PERSONAL,
     Event,
@@ -29,7 +29,7 @@ from eventmesh_trio.wire.events import (
     Summary,
 )
 
-__all__ = ["EventLog", "Flow", "Place", "Sleeper", "Track", "fitting", "weigh"]
+__all__ = ["EventLog", "fitting", "weigh"]
 
 _BASE_WEIGHT: Final = 1024
 _LINK_WEIGHT: Final = 128
@@ -51,119 +51,6 @@ def weigh(event: Event) -> int:
     if isinstance(event, SearchResults):
         return _BASE_WEIGHT + 4 * _LINK_WEIGHT * len(event.results)
     return _BASE_WEIGHT
-
-
-class Sleeper(Protocol):
-    """A reader that waits for the log, as the log sees it."""
-
-    def wake(self) -> None: ...
-
-    def cut_off(self, error: StreamingError) -> None: ...
-
-
-class Place:
-    """How far a lossless reader has read for sure, which is what runs wait for.
-
-    ``owner`` is None while the place is held for a client that left and may come back. Bytes are
-    shared bytes (`weigh`); ``events`` and ``nbytes`` count within ``flow``.
-    """
-
-    __slots__ = (
-        "blocked_since",
-        "capacity",
-        "events",
-        "flow",
-        "nbytes",
-        "owner",
-        "seq",
-        "waits",
-        "window_bytes",
-    )
-
-    def __init__(
-        self, flow: "Flow", seq: int, counted: tuple[int, int], capacity: int, window_bytes: int
-    ) -> None:
-        self.flow = flow
-        self.seq = seq
-        self.events, self.nbytes = counted
-        self.capacity = capacity
-        self.window_bytes = window_bytes
-        self.owner: Sleeper | None = None
-        self.blocked_since: float | None = None  # since when a publisher has waited for it
-        self.waits = 0  # events that had to wait for it
-
-    @property
-    def full(self) -> bool:
-        """Whether the window is full; one with nothing pending never is, however large an event."""
-        return (
-            self.flow.events - self.events >= self.capacity
-            or self.flow.nbytes - self.nbytes >= self.window_bytes
-        )
-
-
-class Flow:
-    """Events counted as they pass, and the room that lossless places leave for more.
-
-    A log has one flow for all of its events, and one for each run (`Track`), so that who follows
-    one run is judged by that run alone.
-    """
-
-    __slots__ = ("events", "limit_bytes", "limit_events", "nbytes", "places")
-
-    def __init__(self) -> None:
-        self.events = 0
-        self.nbytes = 0
-        self.places: dict[Place, None] = {}
-        self.limit_events: float = inf
-        self.limit_bytes: float = inf
-
-    @property
-    def has_room(self) -> bool:
-        return self.events < self.limit_events and self.nbytes < self.limit_bytes
-
-    def relimit(self) -> None:
-        """Find anew how far the slowest places let this flow go; O(places), per batch at most."""
-        events = nbytes = inf
-        for place in self.places:
-            events = min(events, place.events + place.capacity)
-            nbytes = min(nbytes, place.nbytes + place.window_bytes)
-        self.limit_events, self.limit_bytes = events, nbytes
-
-    def is_limited_by(self, place: Place) -> bool:
-        """Whether moving ``place`` on can make room."""
-        return (
-            place.events + place.capacity <= self.limit_events
-            or place.nbytes + place.window_bytes <= self.limit_bytes
-        )
-
-
-class Track(Flow):
-    """What the log knows of one run; it outlives the run, as long as its events are kept."""
-
-    __slots__ = (
-        "first_result_seq",
-        "first_seq",
-        "live",
-        "progress",
-        "readers",
-        "request_id",
-        "summary_seq",
-        "version",
-    )
-
-    def __init__(self, request_id: str, progress: Callable[[], Progress | None]) -> None:
-        super().__init__()
-        self.request_id = request_id
-        self.progress = progress
-        """The newest state, made when a reader wants it; None where there is none."""
-        self.version = 0
-        """Rises with each news in ``progress``; readers compare."""
-        self.readers = 0
-        """Attached readers that follow this run alone."""
-        self.live = True
-        self.first_seq = 0
-        self.first_result_seq = 0
-        self.summary_seq = 0
 
 
 class EventLog:
@@ -190,8 +77,8 @@ class EventLog:
         self._max_pinned_bytes = max_pinned_bytes
         self._trim_at = replay_bytes
         self._places: dict[Place, None] = {}
-        # Parallel: of each sequence number from ``first`` on the event, its weight, its size (weight
-        # and encoded forms), and its run.
+        # Parallel: of each sequence number from ``first`` on the event, its weight, its size (the
+        # weight and its encoded forms), and its run.
         self._first = 1
         self._events: list[Event] = []
         self._weights: list[int] = []

@@ -12,7 +12,8 @@ from typing import Generic, TypeVar
 from msgspec.structs import replace
 
 from eventmesh_trio.abc import Encoder
-from eventmesh_trio.mesh.log import EventLog, Track, fitting
+from eventmesh_trio.mesh.flow import Track
+from eventmesh_trio.mesh.log import EventLog, fitting
 from eventmesh_trio.wire.events import PERSONAL, Event
 
 __all__ = ["EncodedOutlet", "EventOutlet", "Outlet"]

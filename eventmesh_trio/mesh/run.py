@@ -18,10 +18,12 @@ import trio
 from msgspec import UNSET
 
 from eventmesh_trio.abc import Job, JobCounts
-from eventmesh_trio.errors import BackpressureExceeded, EventMeshError, PipelineFailure
+from eventmesh_trio.errors import EventMeshError, PipelineFailure
+from eventmesh_trio.mesh.flow import Place
 from eventmesh_trio.mesh.lifecycle import Command, Lifecycle, State
 from eventmesh_trio.mesh.limits import MeshLimits
-from eventmesh_trio.mesh.log import EventLog, Place, Track
+from eventmesh_trio.mesh.log import EventLog
+from eventmesh_trio.mesh.publisher import RunPublisher
 from eventmesh_trio.wire.errors import error_info
 from eventmesh_trio.wire.events import (
     ErrorAnalysis,
@@ -34,86 +36,11 @@ from eventmesh_trio.wire.events import (
 from eventmesh_trio.wire.sessions import RunInfo
 from eventmesh_trio.wire.timestamps import utc_timestamp
 
-__all__ = ["Run", "RunPublisher"]
+__all__ = ["PAUSED_TOO_LONG", "Run"]
 
 logger: Final = structlog.get_logger(__name__)
 
 PAUSED_TOO_LONG: Final = "paused_too_long"
-
-
-class RunPublisher:
-    """How a job's work appends to its session's log; `eventmesh_trio.abc.Publisher`."""
-
-    __slots__ = ("_limits", "_log", "_since_yield", "_track")
-
-    def __init__(self, log: EventLog, track: Track, limits: MeshLimits) -> None:
-        self._log = log
-        self._track = track
-        self._limits = limits
-        self._since_yield = 0
-
-    async def wait_room(self) -> None:
-        """Wait until every lossless window has room for an event.
-
-        Where there is room this notices cancellation each time, and lets other tasks run each
-        ``publish_stride`` calls: the other half of a checkpoint costs more than the event itself.
-        Tasks that publish after one call each may overrun the window by their number.
-
-        The only place where slow readers are cut off: at ``stall_seconds`` without reading
-        anything while a run waited for them. No reader or session has a timer.
-        """
-        self._since_yield += 1
-        if self._since_yield < self._limits.publish_stride:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        else:
-            self._since_yield = 0
-            await trio.lowlevel.checkpoint()
-        if not self._log.has_room(self._track):
-            await self._wait_for_readers()
-
-    def publish(self, event: Event) -> None:
-        """Append to the log and wake the readers; synchronous."""
-        self._log.append(self._track, event)
-
-    def touch(self) -> None:
-        """Note that progress has news; it goes with each reader's next batch."""
-        self._track.version += 1
-
-    async def _wait_for_readers(self) -> None:
-        log, track = self._log, self._track
-        for place in log.blocking(track):
-            place.waits += 1
-        try:
-            while not log.has_room(track):
-                deadline = self._cut_off_stalled()
-                with trio.CancelScope(deadline=deadline):
-                    # Also where that made room: an append may follow, and this must checkpoint.
-                    await (trio.lowlevel.checkpoint() if log.has_room(track) else log.room.park())
-        finally:
-            # Left by cancellation (a pause): a reader is not to blame for time nobody waited.
-            for place in log.blocking(track):
-                place.blocked_since = None
-
-    def _cut_off_stalled(self) -> float:
-        """Cut off who stood still too long; when to look again."""
-        now = trio.current_time()
-        look_again = inf
-        for place in self._log.blocking(self._track):
-            if place.owner is None:
-                continue  # held for a client that lingers: the hub's janitor decides
-            if place.blocked_since is None:
-                place.blocked_since = now
-            due = place.blocked_since + self._limits.stall_seconds
-            if due > now:
-                look_again = min(look_again, due)
-            else:
-                place.owner.cut_off(
-                    BackpressureExceeded(
-                        f"the run waited {self._limits.stall_seconds:g} s and nothing was read",
-                        context={"last_event_id": self._log.id_of(place.seq)},
-                    )
-                )
-        return look_again
 
 
 class Run:
@@ -136,7 +63,7 @@ class Run:
         fingerprint: str | None,
         on_end: Callable[["Run"], None],
     ) -> None:
-        opening = job.opening()  # first: if this fails there is no run
+        self._opening = job.opening()  # first: if this fails there is no run
         self.session_id = session_id
         self.request_id = request_id
         self.kind: Literal["crawl", "deepsearch"] = job.kind
@@ -162,8 +89,6 @@ class Run:
         self._time_left = inf
         self._ended = trio.Event()
         self.track = log.open_track(request_id, self._progress)
-        for event in opening:
-            log.append(self.track, event)
 
     # --- What others read ---------------------------------------------------------------------
 
@@ -251,6 +176,12 @@ class Run:
         self._reason = reason
         self._outer.cancel()
         return True
+
+    def begin(self) -> None:
+        """Append the first events, once it is known who reads them; `drive` follows."""
+        opening, self._opening = self._opening, ()
+        for event in opening:
+            self._log.append(self.track, event)
 
     # --- The task -------------------------------------------------------------------------------
 

@@ -131,7 +131,7 @@ class Session:
         then the rest.
         """
         if last_event_id is None:
-            return self._from_run()
+            return self._behind(self._start())
         oldest = self.log.first - 1
         match = _EVENT_ID.fullmatch(last_event_id)
         if match is None:
@@ -143,11 +143,11 @@ class Session:
             return Position(oldest, gap_event(None, None, epoch_changed=False))
         return self._behind(seq)
 
-    def _from_run(self) -> Position:
+    def _start(self) -> int:
         run = next(iter(self._live.values()), None)
         if run is None:
             run = next(reversed(self._runs.values()), None)
-        return self._behind(run.first_seq - 1 if run is not None else self.log.top)
+        return run.first_seq - 1 if run is not None else self.log.top
 
     def _behind(self, seq: int) -> Position:
         oldest = self.log.first - 1
@@ -176,8 +176,11 @@ class Session:
         if spec.request_id is not None and (run := self._runs.get(spec.request_id)) is None:
             raise NotFoundError(f"the session has no run {spec.request_id}")
         if after is None:
-            position = self._behind(run.first_seq - 1) if run is not None else self.resolve(None)
-            after, gap = position.after, gap or position.gap
+            after = self._start() if run is None else run.first_seq - 1
+        if run is not None:
+            after = max(after, run.first_seq - 1)  # nothing of it stands before
+        position = self._behind(after)
+        after, gap = position.after, gap or position.gap
         reader = Subscriber(self, spec, None if run is None else run.track, after, gap)
         self._subscribers[reader] = None
         if run is None:
@@ -237,7 +240,7 @@ class Session:
     # --- Runs -----------------------------------------------------------------------------------
 
     def add_run(self, run: Run) -> None:
-        """Register a run whose first events are in the log. For `Hub.start_run`."""
+        """Register a run whose first events are about to be appended. For `Hub.start_run`."""
         self._runs.pop(run.request_id, None)  # a finished namesake, whose events stay
         self._runs[run.request_id] = self._live[run.request_id] = run
         self._keeper.rouse(self)
@@ -245,10 +248,11 @@ class Session:
     def hold_start(self, run: Run, capacity: int) -> None:
         """Hold a place from the run's first event on, for a reader who has not come yet.
 
+        Called before that event is appended, so that nothing is evicted before it is held.
         The run lingers from now on, in any session: who started it knows where it is.
         """
         if not run.has_reader:
-            self._hold(run, run.first_seq - 1, capacity)
+            self._hold(run, self.log.top, capacity)
             self._keeper.linger(run)
 
     def run_ended(self, run: Run) -> None:

@@ -2,6 +2,9 @@
 
 It is the only thing that stands both in the tree of runs and in that of connections, and
 everything of it but receiving is synchronous. A writer loops: `receive_batch`, write, `sent`.
+
+Longer than other modules on purpose: positions, gathering and settling are one invariant (what is
+taken is handed out, what is read frees the window), and it is easier to check in one place.
 """
 
 from collections import deque
@@ -14,8 +17,11 @@ import trio
 
 from eventmesh_trio.errors import BackpressureExceeded, BufferOverflow, StreamingError
 from eventmesh_trio.mesh.census import Census
+from eventmesh_trio.mesh.flow import Flow, Place, Track
 from eventmesh_trio.mesh.limits import MeshLimits
-from eventmesh_trio.mesh.log import EventLog, Flow, Place, Track
+from eventmesh_trio.mesh.log import EventLog
+from eventmesh_trio.mesh.losses import Losses
+from eventmesh_trio.mesh.notices import NoticeQueue
 from eventmesh_trio.mesh.outlet import EncodedOutlet, EventOutlet, Outlet
 from eventmesh_trio.mesh.personal import (
     gap_event,
@@ -24,10 +30,9 @@ from eventmesh_trio.mesh.personal import (
     personal_progress,
     warning_event,
 )
-from eventmesh_trio.mesh.pressure import Pressure
 from eventmesh_trio.mesh.reader import Batch, OverflowStrategy, ReaderSpec, SubscriberStatistics
-from eventmesh_trio.mesh.window import DynamicBuffer
-from eventmesh_trio.wire.events import Event, Gap, Progress, RunError, Summary
+from eventmesh_trio.mesh.vitals import Vitals
+from eventmesh_trio.wire.events import Event, Gap, Progress, Summary
 
 __all__ = ["Batch", "Home", "OverflowStrategy", "ReaderSpec", "Subscriber", "SubscriberStatistics"]
 
@@ -62,15 +67,6 @@ class _Mark:
     sent_at: float = -inf
 
 
-@attrs.define
-class _Hole:
-    """Logged events that a lossy reader will not get: ``count`` of its own between two numbers."""
-
-    start: int
-    end: int
-    count: int
-
-
 class Subscriber(trio.abc.ReceiveChannel[Event]):
     """One reader. Made by `Session.subscribe` or with its run by `Hub.start_run`.
 
@@ -86,47 +82,27 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         "__weakref__",
         "_attached_events",
         "_attached_top",
-        "_bytes_sent",
         "_closed",
-        "_coalesced",
         "_cursor",
-        "_dropped",
-        "_episodes",
         "_failure",
         "_flow",
-        "_flushes",
         "_gap",
-        "_gone",
         "_health_version",
-        "_holes",
         "_home",
-        "_impeded",
         "_last_activity",
         "_log",
+        "_losses",
         "_marks",
-        "_messages_sent",
-        "_notice_room",
         "_notices",
-        "_opened_at",
-        "_passed",
-        "_peak",
-        "_pressed",
-        "_pressure",
         "_read",
         "_ready",
-        "_samples",
-        "_skipping",
         "_taken",
         "_task",
         "_track",
-        "_ttfb_ms",
         "_until",
-        "_utilizations",
+        "_vitals",
         "_waits_seen",
-        "_warned_at",
-        "_warning_due",
-        "_warnings",
-        "_window",
+        "_writing",
         "place",
         "read_seq",
         "spec",
@@ -150,45 +126,28 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         self._read = self._taken
         self._attached_top = log.top
         self._attached_events = self._flow.events
-        self._window = DynamicBuffer(
-            spec.capacity,
-            min_capacity=spec.min_capacity,
-            max_capacity=spec.max_capacity,
-            growth_factor=spec.growth_factor,
-            shrink_factor=spec.shrink_factor,
-            adaptive=spec.adaptive,
-        )
-        self._pressure = Pressure(spec.slow_client_threshold_ms)
+        self._vitals = Vitals(spec, home.limits.warning_seconds)
         self.place: Place | None = None
         if spec.lossless:
             self.place = log.add_place(
                 self._flow,
                 after,
-                capacity=self._window.capacity,
+                capacity=self._vitals.window.capacity,
                 window_bytes=home.limits.window_bytes,
                 owner=self,
             )
         self._gap = gap
-        self._holes: deque[_Hole] | None = None
-        self._skipping = 0  # own events in holes that the cursor has not passed
+        self._losses = None if spec.lossless else Losses(log, self._flow)
         self._marks: dict[Track, _Mark] = {}
-        self._notices: deque[bytes] = deque()
-        self._notice_room: trio.lowlevel.ParkingLot | None = None
+        self._notices = NoticeQueue(home.limits.notice_queue)
         self._ready: deque[Event] | None = None
         self._task: trio.lowlevel.Task | None = None
         self._closed = False
         self._failure: StreamingError | None = None
-        self._gone: trio.Event | None = None
+        self._writing: trio.CancelScope | None = None
         self._health_version = home.census.health_version
-        self._opened_at = self._last_activity = now
-        self._warned_at = -inf
-        self._pressed = self._warning_due = False
-        self._bytes_sent = self._messages_sent = self._flushes = 0
-        self._dropped = self._coalesced = self._warnings = self._episodes = 0
-        self._impeded = self._passed = self._waits_seen = 0
-        self._peak = self._utilizations = 0.0
-        self._samples = 0
-        self._ttfb_ms: float | None = None
+        self._last_activity = now
+        self._waits_seen = 0
         home.census.stream_opened(self)
 
     # --- Receiving ----------------------------------------------------------------------------
@@ -267,9 +226,9 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         now = trio.current_time()
         return (
             self._cursor < self._log.top
-            or bool(self._notices)
+            or bool(self._notices.items)
             or self._gap is not None
-            or self._warning_is_due(now)
+            or self._vitals.warning_is_due(now)
             or self._health_is_news()
             or self._next_due() <= now
         )
@@ -278,7 +237,7 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         log = self._log
         if self._track is not None and self._until == "run":
             return not self._track.live and self._taken[0] == self._track.events
-        if self._cursor < log.top or self._notices:
+        if self._cursor < log.top or self._notices.items:
             return False
         return not log.live_tracks and (log.closed or self._until == "idle")
 
@@ -320,15 +279,15 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
 
     def _gather(self, outlet: Outlet[T]) -> None:
         now = trio.current_time()
-        self._sample()
+        self._vitals.sample(self._used())
         if self._gap is not None and outlet.offer([(self._gap, None)], None):
             self._gap = None
-        if self._notices:
-            outlet.take_notices(self._notices)
-            self._wake_posters()
-        if not self.spec.lossless:
-            self._overflow()
-        if self._messages_sent and self._is_crowded():
+        if self._notices.items:
+            outlet.take_notices(self._notices.items)
+            self._notices.wake_posters()
+        if self._losses is not None:
+            self._overflow(self._losses)
+        if self._vitals.messages_sent and self._is_crowded():
             # Behind entries that fill the batch, what is due now would never come.
             self._take_extras(outlet, now)
         self._take_entries(outlet)
@@ -352,11 +311,12 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
                 self._pass_evicted(outlet)
                 continue
             stop = min(log.top, last)
-            if self._holes:
-                if self._holes[0].start <= self._cursor + 1:
-                    self._pass_hole(outlet)
+            if self._losses is not None and self._losses.holes:
+                ahead = self._losses.holes[0].start
+                if ahead <= self._cursor + 1:
+                    self._pass_hole(outlet, self._losses)
                     continue
-                stop = min(stop, self._holes[0].start - 1)
+                stop = min(stop, ahead - 1)
             start = self._cursor + 1
             track, stop = log.stretch(start, stop)
             if self._track is not None and track is not self._track:
@@ -401,12 +361,10 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
                 if self._has_progress(track) and now >= self._progress_due(track):
                     self._offer_progress(outlet, track, now)
         self._judge_pressure()
-        if self._warning_is_due(now):
+        if self._vitals.warning_is_due(now):
             warning = warning_event(self.spec.connection_id, self.statistics())
             if outlet.offer([(warning, None)], None):
-                self._warning_due = False
-                self._warned_at = now
-                self._warnings += 1
+                self._vitals.note_warning(now)
                 self._home.census.warned()
         census = self._home.census
         if self._health_is_news() and outlet.offer([(census.system_status(), None)], None):
@@ -429,7 +387,9 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         mark = self._marks.get(track)
         if mark is None:
             return -inf  # the first comes with the first result
-        lags = self._taken[0] + self._skipping < self._flow.events or self._pressure.is_slow
+        lags = (
+            self._taken[0] + self._skipping() < self._flow.events or self._vitals.pressure.is_slow
+        )
         if lags:
             return mark.sent_at + max(
                 self.spec.buffer_timeout_ms / 1000, self.spec.flush_interval_seconds
@@ -454,94 +414,58 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
             self.spec,
             statistics,
             pending_bytes,
-            pressed=self._pressed,
+            pressed=self._vitals.pressed,
         )
 
     def _note_progress(self, track: Track, now: float) -> None:
         mark = self._marks.setdefault(track, _Mark())
         skipped = max(0, track.version - mark.version - 1)
-        self._coalesced += skipped
+        self._vitals.coalesced += skipped
         self._home.census.coalesced(skipped)
         mark.version = track.version
         mark.sent_at = now
 
     # --- Pressure, and what lossy readers lose ----------------------------------------------------
 
-    def _sample(self) -> None:
-        """Note how full the window is; once per batch."""
-        utilization = self._used() / self._window.capacity
-        self._peak = max(self._peak, utilization)
-        self._utilizations += utilization
-        self._samples += 1
+    def _skipping(self) -> int:
+        return 0 if self._losses is None else self._losses.skipping
 
     def _pending(self) -> int:
-        return max(0, self._flow.events - self._read[0] - self._skipping)
+        return max(0, self._flow.events - self._read[0] - self._skipping())
 
     def _used(self) -> int:
         # A replay may have more before it than any window: the window is full, no more.
-        return min(self._pending(), self._window.capacity)
+        return min(self._pending(), self._vitals.window.capacity)
 
     def _judge_pressure(self) -> None:
-        """Begin or end an episode of pressure. What a replay has still to read is no pressure."""
-        used = self._used() if self.read_seq >= self._attached_top else 0
-        slow = self._pressure.is_slow
-        if not self._pressed and (slow or used >= self._window.threshold):
-            self._pressed = True
-            self._episodes += 1
-            self._warning_due = self.spec.adaptive
-        elif self._pressed and not slow and used <= self._window.threshold // 2:
-            self._pressed = self._warning_due = False
-
-    def _warning_is_due(self, now: float) -> bool:
-        return self._warning_due and now >= self._warned_at + self._home.limits.warning_seconds
+        # What a replay has still to read is no pressure.
+        self._vitals.judge(self._used() if self.read_seq >= self._attached_top else 0)
 
     def _health_is_news(self) -> bool:
         return self.spec.system_status and self._health_version != self._home.census.health_version
 
-    def _overflow(self) -> None:
+    def _overflow(self, losses: Losses) -> None:
         """Decide what a lossy reader loses: what came since it attached, beyond its window."""
-        log = self._log
         counted_from = max(self._taken[0], self._attached_events)
-        excess = self._flow.events - counted_from - self._skipping - self._window.capacity
+        capacity = self._vitals.window.capacity
+        excess = self._flow.events - counted_from - losses.skipping - capacity
         if excess <= 0:
             return
         if self.spec.strategy == "disconnect":
             error = BufferOverflow(
-                f"{excess} events more than the window of {self._window.capacity} were waiting"
+                f"{excess} events more than the window of {capacity} were waiting"
             )
             self.cut_off(error)
             raise error
-        passed = max(self._cursor, self._attached_top)
-        if self._holes:
-            passed = max(passed, self._holes[-1].end)
-        mine = [
-            seq
-            for seq, owner in log.owners(passed + 1, log.top)
-            if self._track is None or owner is self._track
-        ]
-        lost = mine[:excess] if self.spec.strategy == "drop_oldest" else mine[-excess:]
-        self._holes = self._holes or deque()
-        dropped, hole = 0, None
-        for seq in lost:
-            if isinstance(log.event(seq), (Summary, RunError)):
-                hole = None  # how a run ended is never lost
-                continue
-            if hole is None:
-                hole = _Hole(seq, seq, 0)
-                self._holes.append(hole)
-            hole.end = seq
-            hole.count += 1
-            dropped += 1
-        self._skipping += dropped
-        self._note_dropped(dropped)
+        after = max(self._cursor, self._attached_top)
+        oldest = self.spec.strategy == "drop_oldest"
+        self._note_dropped(losses.drop(after, excess, oldest=oldest))
 
-    def _pass_hole(self, outlet: Outlet[T]) -> None:
-        assert self._holes, "called with a hole ahead"
-        hole = self._holes[0]
+    def _pass_hole(self, outlet: Outlet[T], losses: Losses) -> None:
+        hole = losses.holes[0]
         gap = gap_event(hole.start, hole.end, epoch_changed=False)
         if outlet.offer([(gap, None)], None):
-            self._holes.popleft()
-            self._skipping -= hole.count
+            losses.take()
             self._cursor = hole.end
             self._taken = self._log.counted(self._flow, hole.end)
 
@@ -550,35 +474,24 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         last = self._log.first - 1
         taken = self._log.counted(self._flow, last)
         lost = taken[0] - self._taken[0]
-        if lost and not outlet.offer(
-            [(gap_event(self._cursor + 1, last, epoch_changed=False), None)], None
-        ):
+        gap = gap_event(self._cursor + 1, last, epoch_changed=False)
+        if lost and not outlet.offer([(gap, None)], None):
             return
-        while self._holes and self._holes[0].start <= last:
-            hole = self._holes.popleft()
-            # What of it is left behind the eviction is lost as well, and told with the next gap.
-            rest = self._log.counted(self._flow, hole.end)[0] - taken[0] if hole.end > last else 0
-            self._skipping -= hole.count - rest
-            lost -= hole.count - rest
-            if rest:
-                self._holes.appendleft(_Hole(last + 1, hole.end, rest))
-                break
+        if self._losses is not None:
+            lost -= self._losses.forget(last)
         self._cursor, self._taken = last, taken
         self._note_dropped(lost)
 
     def _note_dropped(self, events: int) -> None:
         if events > 0:
-            self._dropped += events
-            self._impeded += events
-            self._passed += events
+            self._vitals.note_dropped(events)
             self._home.census.dropped(events)
 
     # --- What the writer tells --------------------------------------------------------------------
 
     def sent(self, events: int, nbytes: int, seconds: float) -> None:
         """Report that the batch was written: it is read now, and its window is free."""
-        self._pressure.record(seconds * 1000)
-        self._flushes += 1
+        self._vitals.note_write(seconds)
         self._count(events, nbytes)
         self._last_activity = trio.current_time()
         if self._closed or self._failure is not None:
@@ -589,30 +502,28 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
 
     def first_byte(self, ttfb_ms: float) -> None:
         """Report the time to first byte, which this reader's summary will state."""
-        self._ttfb_ms = ttfb_ms
+        self._vitals.ttfb_ms = ttfb_ms
 
     def _count(self, events: int, nbytes: int) -> None:
-        self._messages_sent += events
-        self._bytes_sent += nbytes
+        self._vitals.messages_sent += events
+        self._vitals.bytes_sent += nbytes
         self._home.census.sent(events, nbytes)
 
     def _settle(self) -> None:
         """What was taken is read."""
         if self.read_seq == self._cursor:
             return
-        self._passed += self._taken[0] - self._read[0]
+        passed = self._taken[0] - self._read[0]
         self.read_seq, self._read = self._cursor, self._taken
-        place = self.place
+        waits, place = 0, self.place
         if place is not None:
-            self._impeded += place.waits - self._waits_seen
-            self._waits_seen = place.waits
+            waits, self._waits_seen = place.waits - self._waits_seen, place.waits
             self._log.move_place(place, self.read_seq, *self._read)
+        self._vitals.note_passed(passed, waits)
 
     def _adapt(self) -> None:
-        slow = self._pressure.is_slow
-        if self._window.record(self._passed, self._impeded, slow=slow) and self.place is not None:
-            self._log.resize_place(self.place, self._window.capacity)
-        self._passed = self._impeded = 0
+        if self._vitals.adapt() and self.place is not None:
+            self._log.resize_place(self.place, self._vitals.window.capacity)
 
     # --- Notices: a connection's own messages -----------------------------------------------------
 
@@ -624,28 +535,12 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
             `wait_notice_room` has returned.
           trio.ClosedResourceError: the subscriber is closed or cut off.
         """
-        if self._closed or self._failure is not None:
-            raise trio.ClosedResourceError
-        if len(self._notices) >= self._home.limits.notice_queue:
-            raise trio.WouldBlock
-        self._notices.append(notice)
+        self._notices.post_nowait(notice)
         self.wake()
 
     async def wait_notice_room(self) -> None:
         """Return when `post_nowait` may succeed, or when the subscriber is closed or cut off."""
-        await trio.lowlevel.checkpoint()
-        while (
-            len(self._notices) >= self._home.limits.notice_queue
-            and not self._closed
-            and self._failure is None
-        ):
-            if self._notice_room is None:
-                self._notice_room = trio.lowlevel.ParkingLot()
-            await self._notice_room.park()
-
-    def _wake_posters(self) -> None:
-        if self._notice_room is not None:
-            self._notice_room.unpark_all()
+        await self._notices.wait_room()
 
     # --- State and end -------------------------------------------------------------------------
 
@@ -655,36 +550,19 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         return self._log.id_of(self.read_seq) if self.read_seq else None
 
     @property
+    def failure(self) -> StreamingError | None:
+        """Why this reader was cut off; None while it was not."""
+        return self._failure
+
+    @property
     def track(self) -> Track | None:
         """The one run that this reader follows; None: all of the session."""
         return self._track
 
     def statistics(self) -> SubscriberStatistics:
         """How this reader fares at this moment."""
-        window = self._window
-        used = self._used()
-        return SubscriberStatistics(
-            used=used,
-            pending=self._pending(),
-            capacity=window.capacity,
-            threshold=window.threshold,
-            utilization=used / window.capacity,
-            peak_utilization=self._peak,
-            avg_utilization=self._utilizations / self._samples if self._samples else 0.0,
-            avg_send_time_ms=self._pressure.average_ms,
-            slow_sends=self._pressure.slow_sends,
-            is_slow=self._pressure.is_slow,
-            bytes_sent=self._bytes_sent,
-            messages_sent=self._messages_sent,
-            flushes=self._flushes,
-            dropped=self._dropped,
-            coalesced=self._coalesced,
-            episodes=self._episodes,
-            warnings=self._warnings,
-            resizes=window.resizes,
-            notices=len(self._notices),
-            connected_seconds=trio.current_time() - self._opened_at,
-            ttfb_ms=self._ttfb_ms,
+        return self._vitals.statistics(
+            used=self._used(), pending=self._pending(), notices=len(self._notices.items)
         )
 
     def end_when_idle(self) -> None:
@@ -693,19 +571,21 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
             self._until = "idle"
             self.wake()
 
-    async def wait_cut_off(self) -> None:
-        """Return when this reader was cut off or closed: race it with a write that may stall."""
-        if self._closed or self._failure is not None:
-            await trio.lowlevel.checkpoint()
-            return
-        if self._gone is None:
-            self._gone = trio.Event()
-        await self._gone.wait()
+    def cancel_when_cut_off(self, scope: trio.CancelScope) -> None:
+        """Have the scope of this reader's writer cancelled when the reader is cut off.
+
+        An evicted reader is one that does not read: a write to it would not end by itself.
+        """
+        self._writing = scope
+        if self._failure is not None:
+            scope.cancel()
 
     def cut_off(self, error: StreamingError) -> None:
         """Detach the reader; receiving raises ``error``. For publishers and the log."""
         if not self._closed and self._failure is None:
             self._failure = error
+            if self._writing is not None:
+                self._writing.cancel()
             # Its client can resume, so where nobody else reads the run waits for it to linger.
             self._leave(keep_place=isinstance(error, BackpressureExceeded), failed=True)
 
@@ -721,7 +601,6 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         self._closed = True
         if self._failure is None:
             self._leave(keep_place=keep_place, failed=False)
-        self._notices.clear()
         self._ready = None
 
     async def aclose(self) -> None:
@@ -733,6 +612,5 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         self._home.census.stream_closed(self, failed=failed)
         self._home.leave(self, keep_place=keep_place and self.spec.lossless)
         self.wake()
-        self._wake_posters()
-        if self._gone is not None:
-            self._gone.set()
+        self._notices.close()
+        self._writing = None

@@ -96,7 +96,7 @@ class AddressPolicy:
     """
 
     allow_private: tuple[IPNetwork, ...] = attrs.field(default=(), converter=_networks)
-    blocked_ports: frozenset[int] = attrs.field(default=BAD_PORTS, converter=frozenset)
+    blocked_ports: frozenset[int] = BAD_PORTS
 
     def is_allowed(self, address: IPAddress) -> bool:
         """Whether this very address may be dialled."""

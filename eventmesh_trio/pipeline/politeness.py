@@ -7,19 +7,16 @@ robots.txt, and who has a turn passes the place on when it is over.
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Protocol
 
 import attrs
 import trio
 
-from eventmesh_trio.abc import Page
-from eventmesh_trio.pipeline.fetch import BeforeHop, parse_target
+from eventmesh_trio.pipeline.fetch import parse_target
 from eventmesh_trio.pipeline.robots import RobotsCache, RobotsLimits, RobotsSource
 from eventmesh_trio.wire.requests import CrawlOptions
 from eventmesh_trio.wire.urls import URL
 
-__all__ = ["HopFetcher", "PoliteFetcher", "Politeness", "PolitenessLimits"]
+__all__ = ["Politeness", "PolitenessLimits"]
 
 
 @attrs.frozen(kw_only=True)
@@ -134,29 +131,3 @@ class Politeness:
             if oldest.next_start > now and len(self._resting) <= self._limits.max_resting_hosts:
                 break
             self._resting.popitem(last=False)
-
-
-class HopFetcher(Protocol):
-    async def fetch(
-        self, url: str, options: CrawlOptions, *, before_hop: BeforeHop | None = None
-    ) -> Page:
-        """As `eventmesh_trio.pipeline.fetch.HTTPFetcher.fetch`."""
-        ...
-
-
-class PoliteFetcher:
-    """A `eventmesh_trio.abc.Fetcher` that takes a turn for each fetch.
-
-    Robots.txt is asked about redirects too. Under `fetch_with_retries` each attempt is a turn of
-    its own, so that no place is held while it waits.
-    """
-
-    def __init__(self, fetcher: HopFetcher, politeness: Politeness) -> None:
-        self._fetcher = fetcher
-        self._politeness = politeness
-
-    async def fetch(self, url: str, options: CrawlOptions) -> Page:
-        """As the fetcher's and `Politeness.turn` together."""
-        check = partial(self._politeness.check, options=options)
-        async with self._politeness.turn(url, options):
-            return await self._fetcher.fetch(url, options, before_hop=check)

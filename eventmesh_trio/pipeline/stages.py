@@ -5,11 +5,11 @@ exception: this is the boundary at which one URL's trouble, a bug in its handlin
 that URL's result. Nothing here knows of the frontier's states, of channels, or of readers.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from math import inf
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import attrs
 import structlog
@@ -18,15 +18,27 @@ import trio
 from eventmesh_trio.abc import Cache, CacheEntry, Extraction, Extractor, Page
 from eventmesh_trio.errors import EventMeshError, FetchTimeout, InternalError, PageError
 from eventmesh_trio.pipeline.frontier import Errand
-from eventmesh_trio.pipeline.politeness import HopFetcher
 from eventmesh_trio.pipeline.report import Outcome, extraction_stages, judged, refusal_of
 from eventmesh_trio.pipeline.retry import RetryLimits, fetch_with_retries
 from eventmesh_trio.wire.requests import CrawlOptions
 from eventmesh_trio.wire.urls import URL, cache_key, parse_url
 
-__all__ = ["CrawlPorts", "Parcel", "Stages", "Turns"]
+__all__ = ["BeforeHop", "CrawlPorts", "HopFetcher", "Parcel", "Stages", "Turns"]
 
 _logger: Final = structlog.get_logger(__name__)
+
+
+BeforeHop: TypeAlias = Callable[[URL], Awaitable[None]]
+
+
+class HopFetcher(Protocol):
+    """A `eventmesh_trio.abc.Fetcher` that asks before it follows a redirect."""
+
+    async def fetch(
+        self, url: str, options: CrawlOptions, *, before_hop: BeforeHop | None = None
+    ) -> Page:
+        """As `eventmesh_trio.abc.Fetcher.fetch`; a `PageError` of ``before_hop`` ends it."""
+        ...
 
 
 class Turns(Protocol):

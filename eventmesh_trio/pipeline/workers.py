@@ -90,6 +90,10 @@ class _Ticket:
     error: Exception | None = None
     scope: trio.CancelScope | None = None  # of the attempt under way
 
+    def is_abandoned(self) -> bool:
+        """Whether nobody waits any more; a method, since it changes at any checkpoint."""
+        return self.abandoned
+
     def settle(self, outcome: Extraction | Exception) -> None:
         if isinstance(outcome, Extraction):
             self.extraction = outcome
@@ -279,7 +283,7 @@ class WorkerPool:
         ticket: _Ticket | None = None
         try:
             while True:
-                if ticket is not None and ticket.abandoned:
+                if ticket is not None and ticket.is_abandoned():
                     ticket = None  # between two attempts
                 if ticket is None and not prewarm:
                     ticket = await self._next_ticket()
@@ -318,7 +322,7 @@ class WorkerPool:
     async def _next_ticket(self) -> _Ticket:
         while True:
             ticket = await self._receive.receive()
-            if not ticket.abandoned:
+            if not ticket.is_abandoned():
                 return ticket
 
     async def _serve(self, worker: _Worker, ticket: _Ticket) -> bool:
@@ -327,7 +331,7 @@ class WorkerPool:
         The ticket is settled, unless the attempt failed and it has another.
         """
         await trio.lowlevel.checkpoint()
-        if ticket.abandoned:  # while its process was starting
+        if ticket.is_abandoned():  # while its process was starting
             self._settle(ticket, ParseFailure("the page was given up"))
             return True
         ticket.attempts += 1
@@ -343,7 +347,7 @@ class WorkerPool:
         if answer is not None:
             self._settle(ticket, _outcome(answer))
             return True
-        if ticket.abandoned:  # killed for going on with what nobody waits for
+        if ticket.is_abandoned():  # killed for going on with what nobody waits for
             self._settle(ticket, ParseFailure("the page was given up"))
             return False
         failure = failure or f"took longer than {self._limits.job_seconds:g} seconds"

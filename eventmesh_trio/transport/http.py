@@ -196,8 +196,8 @@ class _Connection:
         self._served += 1
         exchange = HTTPExchange(self._request(head), self.link, self._wire, self._must_close)
         outcome = await run_handler(self._handler, exchange)
-        if self.link.broken:
-            return False
+        if self.link.broken or (self.link.peer_left and not self._wire.request_complete):
+            return False  # in the middle of a write, or of its request: nobody is there to answer
         if exchange.websocket is not None:
             await exchange.websocket.aclose(1000 if outcome.failure is None else 1011)
             return False

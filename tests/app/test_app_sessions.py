@@ -14,12 +14,14 @@ from tests.helpers.origin import Origin
 from tests.helpers.raw import (
     Connection,
     StreamedEvent,
+    WebSocketClient,
     get_json,
     open_crawl,
     post_json,
     request,
+    tag_of,
 )
-from tests.helpers.servers import ServerProcess
+from tests.helpers.servers import ServerProcess, open_server
 
 
 @pytest.fixture
@@ -325,3 +327,94 @@ def test_a_run_time_limit_ends_a_run_as_timed_out(server: ServerProcess, origin:
     errors = [e for e in events if e.kind == "error" and "url" not in e.data]
     assert all(json.dumps(event.data) for event in errors)
     wait_until(lambda: origin.in_flight == 0, 2, "stalled origin requests are still open")
+
+
+def test_a_run_goes_on_while_any_reader_is_left(
+    server: ServerProcess, origin: Origin, session: str
+) -> None:
+    urls = origin.slow_pages(10, 80, host=3)
+    with open_crawl(server.address, urls, {"cache_mode": "disabled", "concurrency": 2}) as first:
+        made = first.headers["x-session-id"]  # by the server: it would not linger
+        with attach(server, made) as second:
+            next(first.read_events())
+            first.reset()
+            events = list(second.read_events())
+    assert [event.kind for event in events].count("result") == len(urls)
+    assert events[-1].data["status"] == "completed"
+
+
+def test_two_readers_of_a_session_get_the_same_events(
+    server: ServerProcess, origin: Origin, session: str
+) -> None:
+    start(server, session, origin.slow_pages(6, 60, host=3), concurrency=2)
+    with (
+        attach(server, session) as first,
+        attach(server, session, path="/crawl/sse") as second,
+    ):
+        ids = [event.event_id for event in logged(first.read_events())]
+        assert [event.event_id for event in logged(second.read_events())] == ids
+    assert len(ids) == 9
+
+
+def test_a_session_of_http_is_followed_and_controlled_over_a_websocket(
+    server: ServerProcess, origin: Origin, session: str
+) -> None:
+    answer = start(server, session, origin.slow_pages(30, 60, host=3), concurrency=2)
+    with WebSocketClient(server.address, f"/crawl/ws?session_id={session}") as socket:
+        assert tag_of(socket.receive()) == "welcome"
+        socket.receive_until("result")
+        socket.send({"action": "cancel", "request_id": answer["request_id"], "data": {}})
+        summary = socket.receive_until("summary")[-1]["data"]
+    assert summary["status"] == "cancelled"
+    assert 0 < summary["successful"] < 30
+
+
+def test_one_session_holds_run_after_run_and_a_get_with_a_cursor_sees_what_is_new(
+    server: ServerProcess, origin: Origin, session: str
+) -> None:
+    ours = [("X-Session-ID", session)]
+    last = None
+    for turn in range(3):
+        urls = origin.pages(2, first=10 * turn)
+        with open_crawl(server.address, urls, headers=ours) as stream:
+            own = logged(stream.read_events())
+        assert [e.kind for e in own] == ["metadata", "start", "result", "result", "summary"]
+        with attach(server, session, after=last) as stream:  # without a cursor: the newest run
+            assert [e.event_id for e in logged(stream.read_events())] == [e.event_id for e in own]
+        last = own[-1].event_id
+    assert len(get_json(server.address, f"/sessions/{session}")["runs"]) == 3
+
+
+def test_a_started_run_that_nobody_follows_is_cancelled_when_it_has_lingered(
+    origin: Origin, session: str
+) -> None:
+    with open_server("native", {"EVENTMESH_MESH__LINGER_SECONDS": "0.5"}) as server:
+        start(server, session, [*origin.pages(1), *origin.stalling(2, host=2)])
+        wait_until(lambda: origin.in_flight == 2, 2, "the run did not start")
+        document = get_json(server.address, f"/sessions/{session}")
+        assert document["runs"][0]["state"] == "running"
+        wait_until(lambda: origin.in_flight == 0, 3, "the run is live, and nobody ever follows it")
+        document = get_json(server.address, f"/sessions/{session}")
+        assert document["runs"][0]["state"] == "cancelled"
+        with attach(server, session) as stream:  # kept for replay
+            assert logged(stream.read_events())[-1].data["status"] == "cancelled"
+
+
+def test_a_finished_session_is_forgotten_after_its_retention(origin: Origin, session: str) -> None:
+    settings = {
+        "EVENTMESH_MESH__RETENTION_SECONDS": "0.5",
+        "EVENTMESH_MESH__ATTACH_WAIT_SECONDS": "0",
+    }
+    with open_server("native", settings) as server:
+        with open_crawl(
+            server.address, origin.pages(1), headers=[("X-Session-ID", session)]
+        ) as stream:
+            list(stream.read_events())
+        assert request(server.address, "GET", f"/sessions/{session}").status == 200
+        wait_until(
+            lambda: request(server.address, "GET", f"/sessions/{session}").status == 404,
+            3,
+            "it is kept for ever",
+        )
+        with attach(server, session) as gone:
+            assert gone.status == 404

@@ -4,7 +4,8 @@ from mesh_support import LINES, LineEncoder, result_event
 
 from eventmesh_trio.abc import Encoder
 from eventmesh_trio.errors import StreamingError, SubscriberLagged
-from eventmesh_trio.mesh.log import EventLog, Track, weigh
+from eventmesh_trio.mesh.flow import Track
+from eventmesh_trio.mesh.log import EventLog, weigh
 from eventmesh_trio.wire.events import Event, Metadata
 
 MIB = 1 << 20

@@ -125,7 +125,7 @@ async def test_a_cursor_older_than_what_is_kept_gets_a_gap_with_its_numbers(
 async def test_a_session_is_exhausted_when_all_was_delivered_and_no_run_is_live(
     autojump_clock: object, hub: Hub
 ) -> None:
-    session, run, reader = start(hub, SmallJob(total=2, nap=1))
+    session, _run, reader = start(hub, SmallJob(total=2, nap=1))
     assert not session.is_exhausted(session.log.top)
     await read_all(reader)
     assert not session.is_exhausted(session.log.top - 1)
@@ -218,18 +218,20 @@ async def test_a_reader_that_leaves_in_mid_write_keeps_its_place_before_that_wri
 ) -> None:
     async with open_hub(MeshLimits(replay_bytes=0)) as hub:  # nothing is kept but for places
         job = SmallJob(total=1000)
-        session, run, reader = start(hub, job)
+        session, _run, reader = start(hub, job)
         await trio.testing.wait_all_tasks_blocked()
         await reader.receive_batch()  # and never sent
         reader.close(keep_place=True)
         again = session.subscribe(spec(), after=0)
-        assert indexes(await read_all(again)) == list(range(1000))
+        events = await read_all(again)
+        assert tags(events)[:2] == ["metadata", "start"]
+        assert indexes(events) == list(range(1000))
 
 
 async def test_a_reader_that_gives_up_its_place_lets_the_run_go_on_while_it_lingers(
     autojump_clock: object, hub: Hub
 ) -> None:
-    session, run, reader = start(hub, SmallJob(total=1000))
+    _session, run, reader = start(hub, SmallJob(total=1000))
     reader.close()
     with trio.fail_after(1):
         await run.wait_ended()
@@ -269,6 +271,17 @@ async def test_a_run_on_a_followed_session_holds_no_place_of_its_own(
     assert run.place is not None
 
 
+async def test_a_reader_from_before_what_is_kept_is_told_even_without_a_cursor(
+    autojump_clock: object,
+) -> None:
+    async with open_hub(MeshLimits(replay_bytes=10_000)) as hub:
+        session = await finished(hub, SmallJob(total=100))
+        for settings in ({}, {"request_id": "req-1"}):
+            events = await read_all(session.subscribe(spec(**settings), after=0))
+            assert (events[0]["event"], events[0]["missing_from"]) == ("gap", 1)
+            assert events[0]["missing_to"] == session.log.first - 1
+
+
 async def test_a_lossy_reader_that_attaches_takes_the_place_away(
     autojump_clock: object, hub: Hub
 ) -> None:
@@ -291,7 +304,7 @@ async def test_each_run_of_a_session_lingers_for_itself(autojump_clock: object, 
 
 async def test_nothing_that_a_held_place_may_want_is_evicted(autojump_clock: object) -> None:
     async with open_hub(MeshLimits(replay_bytes=0)) as hub:
-        session, run, reader = start(hub, SmallJob(total=1000))
+        session, _run, reader = start(hub, SmallJob(total=1000))
         events = await read_batch(reader)
         reader.close(keep_place=True)
         await trio.sleep(10)
@@ -321,7 +334,7 @@ async def test_commands_go_to_one_run_or_to_all_live_ones(autojump_clock: object
 async def test_the_document_shows_the_session_and_its_runs(
     autojump_clock: object, hub: Hub
 ) -> None:
-    session, run, reader = start(hub, SmallJob(total=4, nap=1))
+    session, _run, reader = start(hub, SmallJob(total=4, nap=1))
     await trio.sleep(2.5)
     document = session.document()
     assert document.session_id == "s"

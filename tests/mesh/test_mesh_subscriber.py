@@ -1,5 +1,6 @@
 """Delivery to one reader: order, batches, windows, pressure, and what is rendered for it alone."""
 
+import itertools
 from typing import Any
 
 import attrs
@@ -302,7 +303,7 @@ async def test_progress_is_withheld_from_a_reader_that_lags_but_not_forever(
         seen += [trio.current_time()] * tags(parsed(batch.pieces)).count("progress")
         await trio.sleep(0.1)
         reader.sent(batch.events, batch.nbytes, 0.05)
-    gaps = [b - a for a, b in zip(seen, seen[1:], strict=False)][:-1]
+    gaps = [b - a for a, b in itertools.pairwise(seen)][:-1]
     assert len(seen) > 5
     assert min(gaps) >= 0.999
     assert max(gaps) <= 1.2
@@ -348,7 +349,7 @@ async def test_a_heartbeat_breaks_a_silence_of_its_length_only(
     beats = [moment for moment, tag in moments if tag == "heartbeat"]
     start_at = moments[0][0]
     assert [round(beat - start_at) for beat in beats] == [30, 60, 90, 130, 160, 190]
-    assert all("heartbeat" != tag for moment, tag in moments if round(moment - start_at) == 100)
+    assert all(tag != "heartbeat" for moment, tag in moments if round(moment - start_at) == 100)
 
 
 async def test_readers_are_told_when_the_servers_health_changes(
@@ -488,8 +489,10 @@ async def test_who_stands_still_for_stall_seconds_is_cut_off_by_the_publisher(
         before = trio.current_time()
         await trio.testing.wait_all_tasks_blocked()
         last = reader.last_event_id
-        with trio.fail_after(31):
-            await reader.wait_cut_off()
+        with trio.fail_after(31), trio.CancelScope() as writing:
+            reader.cancel_when_cut_off(writing)
+            await trio.sleep_forever()
+        assert writing.cancelled_caught
         assert trio.current_time() - before == pytest.approx(30)
         with pytest.raises(BackpressureExceeded) as caught:
             await reader.receive_batch()
@@ -544,14 +547,14 @@ async def test_the_time_of_a_pause_is_not_held_against_a_reader(
 async def test_a_lossy_reader_never_holds_a_run_back(
     autojump_clock: object, hub: Hub, strategy: Any
 ) -> None:
-    session, run, good = start(hub, SmallJob(total=1000))
+    session, _run, good = start(hub, SmallJob(total=1000))
     session.subscribe(spec(strategy=strategy))
     with trio.fail_after(1):
         assert indexes(await read_all(good)) == list(range(1000))
 
 
 async def lossy(hub: Hub, strategy: Any) -> tuple[list[Any], Subscriber]:
-    session, run, good = start(hub, SmallJob(total=1000))
+    session, _run, good = start(hub, SmallJob(total=1000))
     reader = session.subscribe(spec(strategy=strategy, capacity=100, progress=False))
     await read_batch(reader)
     await read_all(good)
@@ -611,7 +614,7 @@ async def test_what_the_log_forgot_before_a_lossy_reader_came_to_it_is_a_gap(
         assert reader.statistics().dropped == session.log.first - 1
 
 
-# --- Pressure ---------------------------------------------------------------------------------------
+# --- Pressure ---------------------------------------------------------------------------------
 
 
 async def test_a_full_window_warns_once_an_episode(autojump_clock: object, hub: Hub) -> None:
@@ -653,7 +656,7 @@ async def test_warnings_are_at_least_warning_seconds_apart(
         reader.sent(batch.events, batch.nbytes, 0.001)
         slow = not slow
     assert len(moments) >= 4
-    assert min(b - a for a, b in zip(moments, moments[1:], strict=False)) >= 5.0
+    assert min(b - a for a, b in itertools.pairwise(moments)) >= 5.0
     assert reader.statistics().episodes > reader.statistics().warnings
 
 
@@ -694,7 +697,7 @@ async def test_metadata_and_summary_state_this_readers_own_window(
 
 
 async def test_statistics_move_when_their_causes_move(autojump_clock: object, hub: Hub) -> None:
-    _, run, reader = start(hub, SmallJob(total=10))
+    _, _run, reader = start(hub, SmallJob(total=10))
     await trio.testing.wait_all_tasks_blocked()
     assert reader.statistics().used == 13
     batch = await reader.receive_batch()
@@ -713,7 +716,7 @@ async def test_statistics_move_when_their_causes_move(autojump_clock: object, hu
 async def test_asking_for_the_next_batch_says_that_the_last_was_written(
     autojump_clock: object, hub: Hub
 ) -> None:
-    session, run, reader = start(hub, SmallJob(total=300))
+    session, _run, reader = start(hub, SmallJob(total=300))
     seen = 0
     while True:
         try:

@@ -254,15 +254,28 @@ async def test_cancelling_a_page_that_ends_soon_keeps_its_worker() -> None:
 async def test_cancelling_a_page_that_goes_on_replaces_its_worker() -> None:
     async with open_extractor(WorkerLimits(workers=1, abandoned_seconds=0.1)) as pool:
         before = children()
+        await read(pool, "x")
+        (pid,) = children() - before
+        os.kill(pid, signal.SIGSTOP)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read, pool, "Given up.")
-            pid = await wait_child(before)
-            os.kill(pid, signal.SIGSTOP)
+            await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         with trio.fail_after(10):
             assert "Next." in await read(pool, "Next.")
         assert pid not in children()
         assert pool.statistics().workers_failed == 0
+
+
+async def test_a_page_cancelled_while_its_process_starts_is_not_read() -> None:
+    async with open_extractor(ONE) as pool:
+        before = children()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, pool, "Given up.")
+            await wait_child(before)
+            nursery.cancel_scope.cancel()
+        assert "Next." in await read(pool, "Next.")
+        assert pool.statistics().workers_started == 1
 
 
 async def test_killing_workers_at_random_leaves_every_page_with_an_outcome() -> None:

@@ -563,7 +563,10 @@ async def test_pipelined_requests_are_served_after_a_watched_stream() -> None:
         assert (await peer.answer()).body == b"body"
 
 
-async def test_a_client_that_leaves_in_its_body_is_a_broken_connection_and_no_bug() -> None:
+@pytest.mark.parametrize("swallows", [True, False])
+async def test_a_client_that_leaves_in_its_body_is_a_broken_connection_and_no_bug(
+    swallows: bool,
+) -> None:
     seen = []
 
     async def handler(exchange: Exchange) -> None:
@@ -571,7 +574,8 @@ async def test_a_client_that_leaves_in_its_body_is_a_broken_connection_and_no_bu
             await echo(exchange)
         except (ConnectionBroken, RemoteProtocolError) as error:
             seen.append(type(error))
-            raise
+            if not swallows:
+                raise
 
     with capture_logs() as logs:
         async with http_peer(handler) as peer:
@@ -795,6 +799,25 @@ async def test_a_thousand_cancelled_writes_never_leave_mixed_bytes(
         assert answer.complete == (answer.body == whole and torn.written.endswith(b"0\r\n\r\n"))
         cut += not answer.complete
     assert 100 < cut < 1000, "the test must see both ends"
+
+
+async def test_a_cancelled_write_closes_the_stream_at_once_and_nothing_follows() -> None:
+    ended = []
+
+    async def handler(exchange: Exchange) -> None:
+        await exchange.start_response(200, [])
+        with trio.move_on_after(0.01):
+            await exchange.send_some(b"x" * 200)
+        assert stalling.closed
+        with pytest.raises(ConnectionBroken):
+            await exchange.send_some(b"more")
+        ended.append(True)
+
+    client, server = memory_stream_pair()
+    stalling = Stalling(server, 100)
+    await client.send_all(GET)
+    await serve_connection(stalling, handler, LIMITS)
+    assert ended == [True]
 
 
 async def test_a_cancelled_connection_closes_its_stream_at_once() -> None:

@@ -1,6 +1,7 @@
 """`eventmesh_trio.wire.websocket` and ``deflate``: against another implementation and attackers."""
 
 import base64
+import tracemalloc
 import zlib
 from collections.abc import Iterable
 
@@ -346,9 +347,14 @@ def test_a_bomb_is_cut_at_the_limit_and_never_inflated_further() -> None:
     data = b"".join(bomb.compress(bytes(1 << 20)) for _ in range(64)) + bomb.flush(
         zlib.Z_SYNC_FLUSH
     )
-    event = received(masked(0xC2, data[:-4]), deflate=True, limit=100_000)[-1]
+    frame = masked(0xC2, data[:-4])
+    tracemalloc.start()
+    event = received(frame, deflate=True, limit=100_000)[-1]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert isinstance(event, Closed)
     assert event.close_code == 1009
+    assert most < 2_000_000
 
 
 def test_a_final_deflate_block_ends_one_message_and_not_the_stream() -> None:
@@ -403,6 +409,15 @@ def test_after_our_close_only_the_peers_close_counts() -> None:
     assert isinstance(close, CloseConnection)
     server.receive_data(masked(0x89, b"ping") + bytes(peer.send(close.response())))
     assert server.next_event() == Closed(1001, "going away", failed=False)
+    assert not server.owes
+
+
+def test_no_pong_follows_our_close_frame() -> None:
+    server = ServerWebSocket(LIMIT, None)
+    server.receive_data(masked(0x89, b"ping"))
+    assert server.next_event() is None
+    assert server.owes
+    server.send_close(1000, "")
     assert not server.owes
 
 

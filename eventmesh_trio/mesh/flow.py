@@ -1,0 +1,127 @@
+"""What passes through a log, counted: `Flow` and `Track`, and the `Place` of a lossless reader.
+
+Room is a matter of counting: each lossless reader allows its flow to go on for so many events and
+bytes behind what it has read for sure, and the slowest of them is the limit.
+"""
+
+from collections.abc import Callable
+from math import inf
+from typing import Protocol
+
+from eventmesh_trio.errors import StreamingError
+from eventmesh_trio.wire.events import Progress
+
+__all__ = ["Flow", "Place", "Sleeper", "Track"]
+
+
+class Sleeper(Protocol):
+    """A reader that waits for the log, as the log sees it."""
+
+    def wake(self) -> None: ...
+
+    def cut_off(self, error: StreamingError) -> None: ...
+
+
+class Place:
+    """How far a lossless reader has read for sure, which is what runs wait for.
+
+    ``owner`` is None while the place is held for a client that left and may come back. Bytes are
+    shared bytes (`weigh`); ``events`` and ``nbytes`` count within ``flow``.
+    """
+
+    __slots__ = (
+        "blocked_since",
+        "capacity",
+        "events",
+        "flow",
+        "nbytes",
+        "owner",
+        "seq",
+        "waits",
+        "window_bytes",
+    )
+
+    def __init__(
+        self, flow: "Flow", seq: int, counted: tuple[int, int], capacity: int, window_bytes: int
+    ) -> None:
+        self.flow = flow
+        self.seq = seq
+        self.events, self.nbytes = counted
+        self.capacity = capacity
+        self.window_bytes = window_bytes
+        self.owner: Sleeper | None = None
+        self.blocked_since: float | None = None  # since when a publisher has waited for it
+        self.waits = 0  # events that had to wait for it
+
+    @property
+    def full(self) -> bool:
+        """Whether the window is full; one with nothing pending never is, however large an event."""
+        return (
+            self.flow.events - self.events >= self.capacity
+            or self.flow.nbytes - self.nbytes >= self.window_bytes
+        )
+
+
+class Flow:
+    """Events counted as they pass, and the room that lossless places leave for more.
+
+    A log has one flow for all of its events, and one for each run (`Track`), so that who follows
+    one run is judged by that run alone.
+    """
+
+    __slots__ = ("events", "limit_bytes", "limit_events", "nbytes", "places")
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.nbytes = 0
+        self.places: dict[Place, None] = {}
+        self.limit_events: float = inf
+        self.limit_bytes: float = inf
+
+    @property
+    def has_room(self) -> bool:
+        return self.events < self.limit_events and self.nbytes < self.limit_bytes
+
+    def relimit(self) -> None:
+        """Find anew how far the slowest places let this flow go; O(places), per batch at most."""
+        events = nbytes = inf
+        for place in self.places:
+            events = min(events, place.events + place.capacity)
+            nbytes = min(nbytes, place.nbytes + place.window_bytes)
+        self.limit_events, self.limit_bytes = events, nbytes
+
+    def is_limited_by(self, place: Place) -> bool:
+        """Whether moving ``place`` on can make room."""
+        return (
+            place.events + place.capacity <= self.limit_events
+            or place.nbytes + place.window_bytes <= self.limit_bytes
+        )
+
+
+class Track(Flow):
+    """What the log knows of one run; it outlives the run, as long as its events are kept."""
+
+    __slots__ = (
+        "first_result_seq",
+        "first_seq",
+        "live",
+        "progress",
+        "readers",
+        "request_id",
+        "summary_seq",
+        "version",
+    )
+
+    def __init__(self, request_id: str, progress: Callable[[], Progress | None]) -> None:
+        super().__init__()
+        self.request_id = request_id
+        self.progress = progress
+        """The newest state, made when a reader wants it; None where there is none."""
+        self.version = 0
+        """Rises with each news in ``progress``; readers compare."""
+        self.readers = 0
+        """Attached readers that follow this run alone."""
+        self.live = True
+        self.first_seq = 0
+        self.first_result_seq = 0
+        self.summary_seq = 0

@@ -1,0 +1,89 @@
+"""`RunPublisher`: how a job's work appends to its session's log, and waits for its readers."""
+
+from math import inf
+
+import trio
+
+from eventmesh_trio.errors import BackpressureExceeded
+from eventmesh_trio.mesh.flow import Track
+from eventmesh_trio.mesh.limits import MeshLimits
+from eventmesh_trio.mesh.log import EventLog
+from eventmesh_trio.wire.events import Event
+
+__all__ = ["RunPublisher"]
+
+
+class RunPublisher:
+    """How a job's work appends to its session's log; `eventmesh_trio.abc.Publisher`."""
+
+    __slots__ = ("_limits", "_log", "_since_yield", "_track")
+
+    def __init__(self, log: EventLog, track: Track, limits: MeshLimits) -> None:
+        self._log = log
+        self._track = track
+        self._limits = limits
+        self._since_yield = 0
+
+    async def wait_room(self) -> None:
+        """Wait until every lossless window has room for an event.
+
+        Where there is room this notices cancellation each time, and lets other tasks run each
+        ``publish_stride`` calls: the other half of a checkpoint costs more than the event itself.
+        Tasks that publish after one call each may overrun the window by their number.
+
+        The only place where slow readers are cut off: at ``stall_seconds`` without reading
+        anything while a run waited for them. No reader or session has a timer.
+        """
+        self._since_yield += 1
+        if self._since_yield < self._limits.publish_stride:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            self._since_yield = 0
+            await trio.lowlevel.checkpoint()
+        if not self._log.has_room(self._track):
+            await self._wait_for_readers()
+
+    def publish(self, event: Event) -> None:
+        """Append to the log and wake the readers; synchronous."""
+        self._log.append(self._track, event)
+
+    def touch(self) -> None:
+        """Note that progress has news; it goes with each reader's next batch."""
+        self._track.version += 1
+
+    async def _wait_for_readers(self) -> None:
+        log, track = self._log, self._track
+        for place in log.blocking(track):
+            place.waits += 1
+        try:
+            while not log.has_room(track):
+                deadline = self._cut_off_stalled()
+                if log.has_room(track):
+                    return  # `wait_room` has had its checkpoint
+                with trio.CancelScope(deadline=deadline):
+                    await log.room.park()
+        finally:
+            # Left by cancellation (a pause): a reader is not to blame for time nobody waited.
+            for place in log.blocking(track):
+                place.blocked_since = None
+
+    def _cut_off_stalled(self) -> float:
+        """Cut off who stood still too long; when to look again."""
+        now = trio.current_time()
+        look_again = inf
+        for place in self._log.blocking(self._track):
+            if place.owner is None:
+                continue  # held for a client that lingers: the hub's janitor decides
+            if place.blocked_since is None:
+                place.blocked_since = now
+            due = place.blocked_since + self._limits.stall_seconds
+            if due > now:
+                look_again = min(look_again, due)
+            else:
+                place.owner.cut_off(
+                    BackpressureExceeded(
+                        f"the run waited {self._limits.stall_seconds:g} s and nothing was read",
+                        context={"last_event_id": self._log.id_of(place.seq)},
+                    )
+                )
+        return look_again
