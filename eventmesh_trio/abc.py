@@ -164,8 +164,8 @@ class Exchange(Protocol):
 class Encoder(Hashable, Protocol):
     """Event -> bytes, ready to be joined and written. Frozen: it is the key of encoded bytes."""
 
-    def encode(self, event: Event, event_id: str | None) -> bytes:
-        """One event as one whole line, block, frame or message; ``event_id`` None: not logged.
+    def encode(self, event: Event) -> bytes:
+        """One event as one whole line, block, frame or message.
 
         Empty for an event that this kind of reader is not told of.
         """
@@ -176,7 +176,11 @@ class Publisher(Protocol):
     """How a job's work puts events into its session's log. Owned by the run."""
 
     async def wait_room(self) -> None:
-        """Wait until every lossless window has room (a checkpoint, always)."""
+        """Wait until every lossless window has room.
+
+        A checkpoint where it waits, and every so often where it does not: a loop that publishes
+        cannot keep others from running, nor outrun its cancellation for long.
+        """
         ...
 
     def publish(self, event: Event) -> None:

@@ -10,7 +10,7 @@ from typing import BinaryIO, Final, Protocol
 
 import click
 import trio
-from msgspec import UNSET, structs
+from msgspec import UNSET
 
 from eventmesh_trio.app.config import Config
 from eventmesh_trio.app.lifespan import open_mesh
@@ -138,11 +138,6 @@ def _open_output(output: Path | None) -> BinaryIO:
     return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
 
 
-def _render_line(event: Event) -> bytes:
-    event_id = None if event.id is UNSET else event.id
-    return _LINES.encode(structs.replace(event, id=UNSET), event_id)
-
-
 def _render_markdown(event: Event) -> bytes:
     if not isinstance(event, Result) or event.result is UNSET or event.result.document is None:
         return b""
@@ -151,6 +146,6 @@ def _render_markdown(event: Event) -> bytes:
 
 
 _RENDERERS: Final[dict[str, Callable[[Event], bytes]]] = {
-    "ndjson": _render_line,
+    "ndjson": _LINES.encode,
     "markdown": _render_markdown,
 }

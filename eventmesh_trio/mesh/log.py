@@ -27,6 +27,7 @@ from eventmesh_trio.wire.events import (
     SearchResult,
     SearchResults,
     Summary,
+    stamp,
 )
 
 __all__ = ["EventLog", "fitting", "weigh"]
@@ -124,7 +125,7 @@ class EventLog:
                 track.first_result_seq = seq
         elif isinstance(event, Summary):
             track.summary_seq = seq
-        self._events.append(event)
+        self._events.append(stamp(event, f"{self.epoch}-{seq}"))
         self._weights.append(weight)
         self._sizes.append(weight)
         self._owners.append(track)
@@ -276,14 +277,14 @@ class EventLog:
     ) -> Sequence[bytes]:
         pieces: list[bytes] = []
         used = made = 0
-        encode, prefix = encoder.encode, f"{self.epoch}-"
+        encode = encoder.encode
         for index, known in enumerate(part, low):
             piece = known
             if piece is None:
                 event = self._events[index]
                 if isinstance(event, PERSONAL):
                     break
-                piece = row[index] = encode(event, prefix + str(self._first + index))
+                piece = row[index] = encode(event)
                 nbytes = len(piece)
                 self._sizes[index] += nbytes
                 made += nbytes

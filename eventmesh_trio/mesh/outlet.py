@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from msgspec.structs import replace
+from msgspec import UNSET
 
 from eventmesh_trio.abc import Encoder
 from eventmesh_trio.mesh.flow import Track
@@ -31,8 +31,8 @@ class Outlet(ABC, Generic[T]):
         self.full = False
 
     @abstractmethod
-    def offer(self, events: Sequence[tuple[Event, str | None]], request_id: str | None) -> bool:
-        """Take all of these ``(event, id)`` of one run (None: of no run), or none of them."""
+    def offer(self, events: Sequence[Event], request_id: str | None) -> bool:
+        """Take all of these events of one run (None: of no run), or none of them."""
 
     @abstractmethod
     def take(self, track: Track, start: int, stop: int) -> int:
@@ -58,9 +58,9 @@ class EncodedOutlet(Outlet[bytes]):
         self._room = room
         self.nbytes = 0
 
-    def offer(self, events: Sequence[tuple[Event, str | None]], request_id: str | None) -> bool:
+    def offer(self, events: Sequence[Event], request_id: str | None) -> bool:
         encoder = self._encoder_for(request_id)
-        pieces = [encoder.encode(event, event_id) for event, event_id in events]
+        pieces = [encoder.encode(event) for event in events]
         nbytes = sum(map(len, pieces))
         if self.items and self.nbytes + nbytes > self._room:
             self.full = True
@@ -104,19 +104,19 @@ class EventOutlet(Outlet[Event]):
 
     def offer(
         self,
-        events: Sequence[tuple[Event, str | None]],
+        events: Sequence[Event],
         request_id: str | None,  # noqa: ARG002  # events know it; only encoders differ by it
     ) -> bool:
-        for event, event_id in events:
-            self.items.append(event if event_id is None else replace(event, id=event_id))
-            self.full = self.full or event_id is not None
+        for event in events:
+            self.items.append(event)
+            self.full = self.full or event.id is not UNSET
         return True
 
     def take(self, track: Track, start: int, stop: int) -> int:  # noqa: ARG002  # one at a time
         event = self._log.event(start)
         if isinstance(event, PERSONAL):
             return 0
-        return int(self.offer([(event, self._log.id_of(start))], track.request_id))
+        return int(self.offer([event], track.request_id))
 
     def take_notices(self, notices: deque[bytes]) -> None:
         """Notices are bytes for a connection's writer: they wait for `receive_batch`."""

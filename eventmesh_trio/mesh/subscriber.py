@@ -280,7 +280,7 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
     def _gather(self, outlet: Outlet[T]) -> None:
         now = trio.current_time()
         self._vitals.sample(self._used())
-        if self._gap is not None and outlet.offer([(self._gap, None)], None):
+        if self._gap is not None and outlet.offer([self._gap], None):
             self._gap = None
         if self._notices.items:
             outlet.take_notices(self._notices.items)
@@ -335,7 +335,7 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
     def _offer_personal(self, outlet: Outlet[T], track: Track, seq: int) -> bool:
         event = self._log.event(seq)
         statistics = self.statistics()
-        parts: list[tuple[Event, str | None]] = []
+        parts: list[Event] = []
         # The last progress stands before the summary, in a replay too.
         progress = None
         if isinstance(event, Summary) and self.spec.progress:
@@ -343,9 +343,8 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
             if mark is None or mark.version != track.version:
                 progress = track.progress()
         if progress is not None:
-            parts.append((self._personal_progress(progress, track, statistics), None))
-        personal = personal_event(event, self.spec, self._home.limits, statistics)
-        parts.append((personal, self._log.id_of(seq)))
+            parts.append(self._personal_progress(progress, track, statistics))
+        parts.append(personal_event(event, self.spec, self._home.limits, statistics))
         if not outlet.offer(parts, track.request_id):
             return False
         if progress is not None:
@@ -363,16 +362,16 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         self._judge_pressure()
         if self._vitals.warning_is_due(now):
             warning = warning_event(self.spec.connection_id, self.statistics())
-            if outlet.offer([(warning, None)], None):
+            if outlet.offer([warning], None):
                 self._vitals.note_warning(now)
                 self._home.census.warned()
         census = self._home.census
-        if self._health_is_news() and outlet.offer([(census.system_status(), None)], None):
+        if self._health_is_news() and outlet.offer([census.system_status()], None):
             self._health_version = census.health_version
         silent = not outlet.items and self._cursor == self._log.top
         if silent and now >= self._last_activity + self.spec.heartbeat_seconds:
             beat = heartbeat_event(self._home.session_id, census, self.statistics())
-            outlet.offer([(beat, None)], None)
+            outlet.offer([beat], None)
 
     # --- Progress: the newest state, where this reader is ready for it ---------------------------
 
@@ -400,7 +399,7 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         progress = track.progress()
         if progress is not None:
             event = self._personal_progress(progress, track, self.statistics())
-            if not outlet.offer([(event, None)], track.request_id):
+            if not outlet.offer([event], track.request_id):
                 return
         self._note_progress(track, now)
 
@@ -464,7 +463,7 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
     def _pass_hole(self, outlet: Outlet[T], losses: Losses) -> None:
         hole = losses.holes[0]
         gap = gap_event(hole.start, hole.end, epoch_changed=False)
-        if outlet.offer([(gap, None)], None):
+        if outlet.offer([gap], None):
             losses.take()
             self._cursor = hole.end
             self._taken = self._log.counted(self._flow, hole.end)
@@ -475,7 +474,7 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         taken = self._log.counted(self._flow, last)
         lost = taken[0] - self._taken[0]
         gap = gap_event(self._cursor + 1, last, epoch_changed=False)
-        if lost and not outlet.offer([(gap, None)], None):
+        if lost and not outlet.offer([gap], None):
             return
         if self._losses is not None:
             lost -= self._losses.forget(last)

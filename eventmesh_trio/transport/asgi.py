@@ -221,6 +221,10 @@ class _ASGIExchange:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._discard_messages)
                 await self._inbox.left.wait()
+                if self.ended:
+                    # ASGI says http.disconnect after a whole response too. Who took it for a
+                    # departure would cancel the server in the middle of recycling the connection.
+                    await trio.sleep_forever()
                 nursery.cancel_scope.cancel()
 
     async def _discard_messages(self) -> None:

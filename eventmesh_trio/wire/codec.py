@@ -32,7 +32,6 @@ from eventmesh_trio.wire.events import (
 __all__ = [
     "MAX_JSON_DEPTH",
     "AnyEvent",
-    "append_id",
     "decode_event",
     "decode_json",
     "encode_json",
@@ -167,12 +166,3 @@ def decode_event(data: bytes | str) -> AnyEvent | UnknownEvent:
     if not isinstance(members, dict) or not isinstance(tag := members.get("event"), str):
         raise ValidationError("not an event: an object with a string member 'event' is needed")
     return UnknownEvent(event=tag, members=members)
-
-
-def append_id(body: bytes, event_id: str) -> bytes:
-    """Add ``"id"`` as the last member of an encoded object, without decoding it.
-
-    ``body`` is what `encode_json` made of a struct or mapping that has no ``id`` yet.
-    """
-    separator = b"," if len(body) > 2 else b""  # two bytes: "{}"
-    return b'%s%s"id":%s}' % (body[:-1], separator, _encode(event_id))

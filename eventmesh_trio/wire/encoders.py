@@ -10,10 +10,10 @@ from typing import Final, Literal
 
 import attrs
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from eventmesh_trio.errors import PageError
-from eventmesh_trio.wire.codec import append_id, encode_json
+from eventmesh_trio.wire.codec import encode_json
 from eventmesh_trio.wire.dialects import OMITTED, Shape, shape_result
 from eventmesh_trio.wire.events import Event, Heartbeat, Result, RunError
 from eventmesh_trio.wire.ndjson import encode_line
@@ -49,18 +49,18 @@ def failed_url_event(event: Result) -> RunError | None:
     )
 
 
-def _ndjson(event: Event, body: bytes, _: str | None) -> bytes:
+def _ndjson(event: Event, body: bytes) -> bytes:
     if isinstance(event, Result) and (failure := failed_url_event(event)) is not None:
         return encode_line(encode_json(failure)) + encode_line(body)
     return encode_line(body)
 
 
-def _sse(event: Event, body: bytes, event_id: str | None) -> bytes:
-    block = encode_block(tag_of(event), body, event_id)
+def _sse(event: Event, body: bytes) -> bytes:
+    block = encode_block(tag_of(event), body, None if event.id is UNSET else event.id)
     return _KEEP_ALIVE + block if isinstance(event, Heartbeat) else block
 
 
-_STREAM_FRAMINGS: Final[Mapping[StreamFraming, Callable[[Event, bytes, str | None], bytes]]] = {
+_STREAM_FRAMINGS: Final[Mapping[StreamFraming, Callable[[Event, bytes], bytes]]] = {
     "ndjson": _ndjson,
     "sse": _sse,
 }
@@ -73,15 +73,15 @@ class HTTPEncoder:
     framing: StreamFraming
     shape: Shape = "both"
 
-    def encode(self, event: Event, event_id: str | None) -> bytes:
-        body = _canonical(event, self.shape, event_id)
-        return _STREAM_FRAMINGS[self.framing](event, body, event_id)
+    def encode(self, event: Event) -> bytes:
+        return _STREAM_FRAMINGS[self.framing](event, _canonical(event, self.shape))
 
 
-class _Envelope(Struct, frozen=True):
+class _Envelope(Struct, frozen=True, gc=False):
     message_type: str
     data: msgspec.Raw
     timestamp: str
+    id: str | UnsetType
 
 
 @attrs.frozen
@@ -91,13 +91,11 @@ class EnvelopeEncoder:
     framing: MessageFraming
     shape: Shape = "both"
 
-    def encode(self, event: Event, event_id: str | None) -> bytes:
+    def encode(self, event: Event) -> bytes:
         if isinstance(event, OMITTED["envelope"]):
             return b""
-        data = msgspec.Raw(_canonical(event, self.shape, event_id))
-        body = encode_json(_Envelope(tag_of(event), data, event.timestamp))
-        if event_id is not None:
-            body = append_id(body, event_id)
+        data = msgspec.Raw(_canonical(event, self.shape))
+        body = encode_json(_Envelope(tag_of(event), data, event.timestamp, event.id))
         return _framed(body, self.framing)
 
 
@@ -108,19 +106,20 @@ class FlatEncoder:
     framing: MessageFraming
     session_id: str
 
-    def encode(self, event: Event, event_id: str | None) -> bytes:
+    def encode(self, event: Event) -> bytes:
         if isinstance(event, OMITTED["flat"]):
             return b""
-        body = _canonical(event, "flat", event_id)
+        body = _canonical(event, "flat")
         names = {"sessionId": self.session_id}
         if event.request_id is not UNSET:
             names["requestId"] = event.request_id
         return _framed(b"%s,%s" % (body[:-1], encode_json(names)[1:]), self.framing)
 
 
-def _canonical(event: Event, shape: Shape, event_id: str | None) -> bytes:
-    body = encode_json(shape_result(event, shape) if isinstance(event, Result) else event)
-    return body if event_id is None else append_id(body, event_id)
+def _canonical(event: Event, shape: Shape) -> bytes:
+    return encode_json(
+        shape_result(event, shape) if shape != "both" and isinstance(event, Result) else event
+    )
 
 
 def _framed(body: bytes, framing: MessageFraming) -> bytes:

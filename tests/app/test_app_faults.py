@@ -427,6 +427,7 @@ def test_readers_that_stand_still_hold_their_own_runs_back_and_no_other(
     server: ServerProcess, origin: Origin
 ) -> None:
     worst_gap(server, origin)  # warm: workers, pools, imports
+    # The better of two, here and below: a machine's own hiccup is not what is measured.
     alone = min(worst_gap(server, origin) for _ in range(2))
     pages = [origin.url(f"/large/{number}?kb=128", host=3) for number in range(STUCK_URLS)]
     # Into the cache: it is readers that stand still here, not a queue of pages to be extracted.
@@ -461,7 +462,7 @@ def test_readers_that_stand_still_hold_their_own_runs_back_and_no_other(
             time.sleep(0.4)
         assert len(seen) == STUCK
         assert max(seen) < STUCK_URLS, "a run was not held back by its reader"
-        beside = worst_gap(server, origin)
+        beside = min(worst_gap(server, origin) for _ in range(2))
         print(
             f"{server.kind}: worst gap {alone * 1000:.1f} ms, beside {STUCK}: {beside * 1000:.1f}; "
             f"each held at {min(seen)}-{max(seen)} of {STUCK_URLS}"

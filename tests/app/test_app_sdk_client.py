@@ -5,11 +5,10 @@ import time
 from typing import Any
 
 import pytest
+from websockets.sync.client import connect
 
 from tests.helpers.origin import Origin
 from tests.helpers.servers import ServerProcess
-
-client_module = pytest.importorskip("websockets.sync.client", reason="pip install websockets")
 
 
 def receive(socket: Any) -> dict[str, Any]:
@@ -29,7 +28,7 @@ def test_an_sdk_crawl_is_welcome_metadata_results_and_summary(
     server: ServerProcess, origin: Origin
 ) -> None:
     urls = [*origin.pages(5), origin.url("/status/404")]
-    with client_module.connect(f"{server.ws_url}/crawl/ws") as socket:
+    with connect(f"{server.ws_url}/crawl/ws") as socket:
         welcome = receive(socket)
         assert welcome["message_type"] == "welcome"
         assert welcome["data"]["protocol_version"] == "1.0"
@@ -54,7 +53,7 @@ def test_an_sdk_crawl_is_welcome_metadata_results_and_summary(
 def test_ping_and_status_answer_at_once_and_an_idle_socket_says_nothing(
     server: ServerProcess, origin: Origin
 ) -> None:
-    with client_module.connect(f"{server.ws_url}/crawl/ws?session_id=sdk-{server.kind}") as socket:
+    with connect(f"{server.ws_url}/crawl/ws?session_id=sdk-{server.kind}") as socket:
         assert receive(socket)["data"]["session_id"] == f"sdk-{server.kind}"
         with pytest.raises(TimeoutError):
             socket.recv(timeout=0.3)
@@ -85,7 +84,7 @@ def test_ping_and_status_answer_at_once_and_an_idle_socket_says_nothing(
 
 
 def test_requests_in_binary_frames_are_read_too(server: ServerProcess, origin: Origin) -> None:
-    with client_module.connect(f"{server.ws_url}/crawl/ws") as socket:
+    with connect(f"{server.ws_url}/crawl/ws") as socket:
         receive(socket)
         socket.send(
             json.dumps({"request_type": "crawl", "data": {"urls": origin.pages(2)}}).encode()
@@ -97,7 +96,7 @@ def test_requests_in_binary_frames_are_read_too(server: ServerProcess, origin: O
 def test_documents_come_whole_with_and_without_compression(
     server: ServerProcess, origin: Origin, compression: str | None
 ) -> None:
-    with client_module.connect(
+    with connect(
         f"{server.ws_url}/crawl/ws", compression=compression, max_size=16 * 2**20
     ) as socket:
         receive(socket)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import attrs
 import trio
+from msgspec import UNSET
 
 from eventmesh_trio.abc import JobCounts, Publisher
 from eventmesh_trio.errors import EventMeshError
@@ -194,9 +195,9 @@ class LineEncoder:
 
     name: str = "line"
 
-    def encode(self, event: Event, event_id: str | None) -> bytes:
+    def encode(self, event: Event) -> bytes:
         tag = str(event.__struct_config__.tag)
-        seen: dict[str, Any] = {"event": tag, "id": event_id}
+        seen: dict[str, Any] = {"event": tag, "id": None if event.id is UNSET else event.id}
         for member in ("index", "request_id", "completed", "missing_from", "missing_to"):
             value = getattr(event, member, None)
             if isinstance(value, (int, str)):

@@ -33,9 +33,9 @@ class Owner:
 class CountingEncoder(LineEncoder):
     calls = 0
 
-    def encode(self, event: Event, event_id: str | None) -> bytes:
+    def encode(self, event: Event) -> bytes:
         type(self).calls += 1
-        return super().encode(event, event_id)
+        return super().encode(event)
 
 
 def test_sequence_numbers_begin_at_one_and_step_by_one_over_all_runs() -> None:
@@ -210,7 +210,7 @@ def test_encoded_rows_stay_beside_their_events_after_eviction() -> None:
         log.encoded(LINES, log.first, log.top, MIB)
     assert log.first > 1
     pieces = log.encoded(LINES, log.first, log.top, MIB)
-    assert pieces == [LINES.encode(log.event(seq), log.id_of(seq)) for seq in range(log.first, 26)]
+    assert pieces == [LINES.encode(log.event(seq)) for seq in range(log.first, 26)]
 
 
 def test_who_follows_one_run_is_cut_off_before_it_pins_too_much_of_the_others() -> None:

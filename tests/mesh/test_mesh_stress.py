@@ -264,9 +264,9 @@ async def test_fan_out_encodes_once_for_all_readers(autojump_clock: object, hub:
 
     @attrs.frozen
     class Counting(LineEncoder):
-        def encode(self, event: Any, event_id: str | None) -> bytes:
-            encoded.append(event_id)
-            return super().encode(event, event_id)
+        def encode(self, event: Any) -> bytes:
+            encoded.append(event.id)
+            return super().encode(event)
 
     counting = Counting()
     session = hub.open_session("s")

@@ -111,8 +111,8 @@ async def test_a_cancelled_receive_loses_and_repeats_nothing(
 async def test_an_encoder_may_hide_kinds_of_events(autojump_clock: object, hub: Hub) -> None:
     @attrs.frozen
     class Hiding:
-        def encode(self, event: Event, event_id: str | None) -> bytes:
-            return b"" if isinstance(event, Result) else LINES.encode(event, event_id)
+        def encode(self, event: Event) -> bytes:
+            return b"" if isinstance(event, Result) else LINES.encode(event)
 
     session, _, first = start(hub, SmallJob(total=3, nap=1))
     reader = session.subscribe(ReaderSpec(encoder_for=lambda _: Hiding(), progress=False))

@@ -11,7 +11,6 @@ from eventmesh_trio.errors import ValidationError
 from eventmesh_trio.wire.codec import (
     MAX_JSON_DEPTH,
     AnyEvent,
-    append_id,
     decode_event,
     decode_json,
     encode_json,
@@ -24,6 +23,7 @@ from eventmesh_trio.wire.events import (
     RunError,
     Start,
     UnknownEvent,
+    stamp,
 )
 
 NOW = "2026-01-02T03:04:05.678Z"
@@ -133,7 +133,7 @@ def test_any_input_is_decoded_or_refused(data: bytes | str) -> None:
         try:
             decode(data)
         except ValidationError as error:
-            assert "nested" in error.message or error.message.startswith("not ")  # noqa: PT017
+            assert "nested" in error.message or error.message.startswith("not ")
 
 
 @pytest.mark.parametrize("brackets", ["[]", "{}"])
@@ -224,20 +224,6 @@ def test_an_event_with_deep_unknown_members_is_refused() -> None:
         decode_event(body)
 
 
-@given(st.dictionaries(st.text(), json_scalars), st.text(min_size=1))
-def test_an_appended_id_is_the_last_member(members: dict[str, Any], event_id: str) -> None:
-    members.pop("id", None)
-    decoded = decode_json(append_id(encode_json(members), event_id))
-    assert list(decoded.items())[-1] == ("id", event_id)
-    assert decoded.keys() == {*members, "id"}
-
-
-def test_an_id_can_be_appended_to_an_event() -> None:
-    event = CrawlStart(timestamp=NOW, total_urls=2)
-    body = append_id(encode_json(event), "abc-12")
-    assert decode_event(body) == msgspec.structs.replace(event, id="abc-12")
-
-
 def test_the_deepest_event_is_far_from_the_limit() -> None:
     """The limit must never refuse what we send; `MAX_JSON_DEPTH` says 6."""
     assert max(_depth(cls) for cls in AnyEvent.__args__) <= 6
@@ -250,3 +236,11 @@ def _depth(annotation: Any) -> int:
         return 1 + max((_depth(field.type) for field in fields), default=0)
     own = 1 if getattr(annotation, "__origin__", None) is tuple else 0
     return own + max((_depth(part) for part in parts), default=0)
+
+
+def test_a_stamp_is_in_place_for_a_fresh_event_and_a_copy_for_one_that_has_an_id() -> None:
+    event = CrawlStart(timestamp=NOW, total_urls=2)
+    assert stamp(event, "abc-12") is event
+    assert decode_event(encode_json(event)) == event
+    again = stamp(event, "def-1")
+    assert (event.id, again.id) == ("abc-12", "def-1")

@@ -34,7 +34,9 @@ def a_document(text: str = "Words. " * 200) -> events.Document:
     )
 
 
-def a_result(document: events.Document | None, error: events.ErrorInfo | None = None):
+def a_result(
+    document: events.Document | None, error: events.ErrorInfo | None = None
+) -> events.Event:
     flat = {
         "url": "http://e.org/",
         "status": 200 if document else 0,
@@ -44,7 +46,7 @@ def a_result(document: events.Document | None, error: events.ErrorInfo | None = 
         "processing_time_ms": 12,
         "error": error,
     }
-    return events.Result(
+    result = events.Result(
         timestamp=NOW,
         request_id="r1",
         index=3,
@@ -55,10 +57,11 @@ def a_result(document: events.Document | None, error: events.ErrorInfo | None = 
         ),
         **flat,
     )
+    return events.stamp(result, ID)
 
 
 def test_an_ndjson_line_has_nested_and_flat_members_and_its_id():
-    line = HTTPEncoder("ndjson").encode(a_result(a_document()), ID)
+    line = HTTPEncoder("ndjson").encode(a_result(a_document()))
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     body = json.loads(line)
@@ -70,7 +73,7 @@ def test_an_ndjson_line_has_nested_and_flat_members_and_its_id():
 
 def test_a_failed_url_is_an_error_line_without_id_and_then_its_result():
     failure = error_info(FetchTimeout("too slow"), NOW)
-    lines = HTTPEncoder("ndjson").encode(a_result(None, failure), ID).splitlines()
+    lines = HTTPEncoder("ndjson").encode(a_result(None, failure)).splitlines()
     error, result = map(json.loads, lines)
     assert (error["event"], error["url"], error["index"]) == ("error", "http://e.org/", 3)
     assert error["recovery_suggestions"] == list(FetchTimeout.suggestions)
@@ -81,14 +84,14 @@ def test_a_failed_url_is_an_error_line_without_id_and_then_its_result():
 def test_on_sse_and_websocket_a_failed_url_is_no_error_event():
     failed = a_result(None, error_info(FetchTimeout("too slow"), NOW))
     decoder = SSEDecoder()
-    decoder.receive_data(HTTPEncoder("sse").encode(failed, ID))
+    decoder.receive_data(HTTPEncoder("sse").encode(failed))
     assert [event.event for event in decoder.events()] == ["result"]
-    assert json.loads(EnvelopeEncoder("message").encode(failed, ID))["message_type"] == "result"
+    assert json.loads(EnvelopeEncoder("message").encode(failed))["message_type"] == "result"
 
 
 def test_an_sse_block_carries_tag_data_and_id():
     decoder = SSEDecoder()
-    decoder.receive_data(HTTPEncoder("sse").encode(a_result(a_document()), ID))
+    decoder.receive_data(HTTPEncoder("sse").encode(a_result(a_document())))
     (event,) = decoder.events()
     assert (event.event, event.last_event_id) == ("result", ID)
     assert json.loads(event.data)["id"] == ID
@@ -109,8 +112,8 @@ def test_a_heartbeat_on_sse_also_is_a_comment():
             bytes_sent=1, messages_sent=1, avg_send_time_ms=0.1, connection_duration_seconds=30.0
         ),
     )
-    assert HTTPEncoder("sse").encode(beat, None).startswith(b": keep-alive\n\nevent: heartbeat\n")
-    assert b"keep-alive" not in HTTPEncoder("ndjson").encode(beat, None)
+    assert HTTPEncoder("sse").encode(beat).startswith(b": keep-alive\n\nevent: heartbeat\n")
+    assert b"keep-alive" not in HTTPEncoder("ndjson").encode(beat)
 
 
 @pytest.mark.parametrize(
@@ -123,28 +126,28 @@ def test_a_heartbeat_on_sse_also_is_a_comment():
     ],
 )
 def test_a_shape_is_how_much_of_a_result_stands_at_the_top(shape, has, lacks):
-    body = json.loads(HTTPEncoder("ndjson", shape).encode(a_result(a_document()), ID))
+    body = json.loads(HTTPEncoder("ndjson", shape).encode(a_result(a_document())))
     assert all(name in body for name in has)
     assert not any(name in body for name in lacks)
 
 
 def test_a_preview_has_the_first_500_characters():
     body = json.loads(
-        HTTPEncoder("sse", "preview").encode(a_result(a_document()), ID).split(b"data: ")[1]
+        HTTPEncoder("sse", "preview").encode(a_result(a_document())).split(b"data: ")[1]
     )
     assert len(body["document"]["text"]) == 500
     assert set(body["document"]) == {"url", "title", "text", "word_count", "quality_score"}
 
 
 def test_an_envelope_has_the_event_as_data_and_the_id_in_both_places():
-    body = json.loads(EnvelopeEncoder("message").encode(a_result(a_document()), ID))
+    body = json.loads(EnvelopeEncoder("message").encode(a_result(a_document())))
     assert (body["message_type"], body["id"], body["timestamp"]) == ("result", ID, NOW)
     assert (body["data"]["request_id"], body["data"]["id"]) == ("r1", ID)
     assert body["data"]["result"]["url"] == "http://e.org/"
 
 
 def test_the_flat_dialect_has_ids_in_camel_case_and_the_full_document():
-    body = json.loads(FlatEncoder("message", "s1").encode(a_result(a_document()), ID))
+    body = json.loads(FlatEncoder("message", "s1").encode(a_result(a_document())))
     assert (body["event"], body["requestId"], body["sessionId"]) == ("result", "r1", "s1")
     assert body["document"]["markdown"].startswith("# T")
     assert "result" not in body
@@ -153,7 +156,7 @@ def test_the_flat_dialect_has_ids_in_camel_case_and_the_full_document():
 @given(st.text(min_size=1, max_size=300))
 def test_a_frame_is_one_websocket_text_message(text):
     encoder = EnvelopeEncoder("frame")
-    frame = encoder.encode(a_result(a_document(text)), ID)
+    frame = encoder.encode(a_result(a_document(text)))
     parser = FrameProtocol(client=True, extensions=[])
     parser.receive_bytes(frame)
     received = list(parser.received_frames())
@@ -166,7 +169,7 @@ def test_a_frame_is_one_websocket_text_message(text):
 def test_lines_of_any_text_come_back_as_they_were(texts):
     decoder = NDJSONDecoder()
     encoder = HTTPEncoder("ndjson", "nested")
-    decoder.receive_data(b"".join(encoder.encode(a_result(a_document(text)), ID) for text in texts))
+    decoder.receive_data(b"".join(encoder.encode(a_result(a_document(text))) for text in texts))
     read = [json.loads(line)["result"]["document"]["text"] for line in decoder.events()]
     assert read == texts
 
@@ -204,7 +207,7 @@ def test_accept_names_a_type_or_it_does_not(accept, named):
 
 def test_members_that_do_not_apply_are_not_on_the_wire():
     gap = events.Gap(timestamp=NOW, missing_from=None, missing_to=4, epoch_changed=False)
-    body = json.loads(HTTPEncoder("ndjson").encode(gap, None))
+    body = json.loads(HTTPEncoder("ndjson").encode(gap))
     assert body == {
         "event": "gap",
         "timestamp": NOW,
@@ -218,7 +221,7 @@ def test_members_that_do_not_apply_are_not_on_the_wire():
 def test_each_websocket_dialect_tells_of_a_beginning_once():
     metadata = events.Metadata(timestamp=NOW, total_urls=1, session_id="s", stream_type="crawl")
     start = events.Start(timestamp=NOW, total_urls=1, session_id="s", options={})
-    assert EnvelopeEncoder("frame").encode(start, ID) == b""
-    assert EnvelopeEncoder("frame").encode(metadata, ID) != b""
-    assert FlatEncoder("frame", "s").encode(metadata, ID) == b""
-    assert FlatEncoder("frame", "s").encode(start, ID) != b""
+    assert EnvelopeEncoder("frame").encode(start) == b""
+    assert EnvelopeEncoder("frame").encode(metadata) != b""
+    assert FlatEncoder("frame", "s").encode(metadata) == b""
+    assert FlatEncoder("frame", "s").encode(start) != b""
