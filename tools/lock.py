@@ -49,7 +49,8 @@ def resolve(python: str, bound: Path | None, options: Sequence[str]) -> tuple[st
         blocks: dict[str, str] = {}
         for line in output.read_text().splitlines():
             if line[:1].isalnum():
-                name = line.removesuffix(" \\")
+                # A constraint's marker comes along; `write` makes it anew.
+                name = line.removesuffix(" \\").partition(" ;")[0]
                 blocks[name] = ""
             elif line.startswith("    "):
                 blocks[name] += f"{line}\n"
