@@ -134,7 +134,6 @@ class SyntheticJob:
             error=None,
         )
         publisher.publish(result)
-        publisher.touch()
 
     def progress(self) -> Progress:
         elapsed = trio.current_time() - self._started

@@ -162,13 +162,24 @@ class Exchange(Protocol):
 
 
 class Encoder(Hashable, Protocol):
-    """Event -> bytes, ready to be joined and written. Frozen: it is the key of encoded bytes."""
+    """Event -> bytes, ready to be joined and written. Frozen: it is the key of encoded bytes.
+
+    ``joins``: a writer may write any number of them in one piece (bytes of a stream, whole frames),
+    and `encode_into` may be used; else each is to be written by itself (a message).
+    """
+
+    @property
+    def joins(self) -> bool: ...
 
     def encode(self, event: Event) -> bytes:
         """One event as one whole line, block, frame or message.
 
         Empty for an event that this kind of reader is not told of.
         """
+        ...
+
+    def encode_into(self, buffer: bytearray, event: Event) -> None:
+        """Append what `encode` returns, without making it: for a reader that shares with nobody."""
         ...
 
 

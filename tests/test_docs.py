@@ -1,5 +1,6 @@
 """The documentation against the code: examples run, tables are complete, links lead somewhere."""
 
+import ast
 import importlib.util
 import json
 import os
@@ -153,13 +154,13 @@ def test_crawl_examples_write_documents(
 
 
 def test_the_serve_example_is_what_serves_in_the_tests(server: ServerProcess) -> None:
-    (example,) = [c for _, c in COMMANDS if c.startswith("eventmesh serve")]
+    (example,) = {c for _, c in COMMANDS if c.startswith("eventmesh serve")}
     assert example == "eventmesh serve --bind 127.0.0.1:8080"
     assert requests.get(f"{server.base_url}/readyz", timeout=10).status_code == 200
 
 
 def test_the_hypercorn_example_serves(origin: Origin) -> None:
-    (example,) = [c for _, c in COMMANDS if c.startswith("hypercorn")]
+    (example,) = {c for _, c in COMMANDS if c.startswith("hypercorn")}
     arguments = [*shlex.split(example)[1:], "--bind", "127.0.0.1:0"]
     with subprocess.Popen(
         [sys.executable, "-m", "hypercorn", *arguments],
@@ -188,7 +189,7 @@ def test_the_hypercorn_example_serves(origin: Origin) -> None:
             process.kill()
 
 
-@pytest.mark.parametrize("command", sorted({c for _, c in COMMANDS if c.startswith("python3")}))
+@pytest.mark.parametrize("command", sorted({c for _, c in COMMANDS if "start.py" in c}))
 def test_start_examples_are_commands_of_start_py(command: str) -> None:
     _, script, name, *_ = shlex.split(command)
     assert script == "start.py"
@@ -198,6 +199,14 @@ def test_start_examples_are_commands_of_start_py(command: str) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert name in module.LOCKS
+
+
+def test_the_example_programs_are_those_that_tests_run() -> None:
+    named = {shlex.split(c)[1] for _, c in COMMANDS if c.startswith("python3 examples/")}
+    assert named == {f"examples/{path.name}" for path in (CHECKOUT / "examples").glob("*.py")}
+    for program in named:  # tests/app/test_embed.py, tests/transport/test_echo_server.py
+        tests = (CHECKOUT / "tests").glob("*/test_*.py")
+        assert any(Path(program).name in path.read_text("utf-8") for path in tests), program
 
 
 @pytest.mark.parametrize(("name", "program"), PROGRAMS)
@@ -332,6 +341,31 @@ def test_the_glossary_is_in_order() -> None:
     terms = re.findall(r"^(\w[\w ]*)\n {4}\S", text_of("docs/glossary.rst"), re.M)
     assert len(terms) > 10
     assert terms == sorted(terms)
+
+
+def test_a_word_is_defined_once() -> None:
+    terms = re.findall(r"^(\w[\w ]*)\n {4}\S", text_of("docs/glossary.rst"), re.M)
+    assert len(terms) == len(set(terms))
+
+
+def names_in(path: Path) -> set[str]:
+    """The names of the test functions of a file that is not imported."""
+    tree = ast.parse(path.read_text("utf-8"))
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return {node.name for node in tree.body if isinstance(node, functions)}
+
+
+def test_every_promise_names_tests_and_every_named_test_exists() -> None:
+    _, *promises = re.split(r"^- ", text_of("docs/guarantees.rst"), flags=re.M)
+    assert len(promises) > 50
+    for promise in promises:
+        sentence, *proofs = re.split(r"^  - ", promise, flags=re.M)
+        assert sentence.strip().endswith("."), sentence
+        assert proofs, f"nothing proves it: {sentence}"
+        for proof in proofs:
+            found = re.match(r"``(tests/\S+\.py)::(test_\w+)``\n", proof)
+            assert found, proof
+            assert found[2] in names_in(CHECKOUT / found[1]), proof
 
 
 def test_no_duration_is_without_its_unit() -> None:

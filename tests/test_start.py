@@ -360,7 +360,7 @@ def test_a_wheel_holds_the_demo_pages_and_the_command(copy: Path, start: ModuleT
         assert "eventmesh_trio/py.typed" in names
         assert not any(name.startswith(("tests", "tools", "benchmarks")) for name in names)
         entry = next(name for name in names if name.endswith("entry_points.txt"))
-        assert b"eventmesh = eventmesh_trio.app.cli:main" in archive.read(entry)
+        assert b"eventmesh = eventmesh_trio.__main__:main" in archive.read(entry)
 
 
 # --- the real thing -------------------------------------------------------------------------------

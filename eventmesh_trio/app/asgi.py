@@ -4,15 +4,20 @@ Configured by the environment alone (``EVENTMESH_CONFIG`` names a file). The hub
 the lifespan scope and travels in its ``state``.
 """
 
+import multiprocessing
 import os
+import sys
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
 from eventmesh_trio.app.config import ENVIRONMENT_PREFIX, Config, load_config
 from eventmesh_trio.app.dispatch import Application
 from eventmesh_trio.app.lifespan import open_mesh
-from eventmesh_trio.errors import EventMeshError
+from eventmesh_trio.app.observability import configure_logging
+from eventmesh_trio.errors import ConfigError, EventMeshError
 from eventmesh_trio.transport.asgi import serve_asgi
 
 __all__ = ["app", "make_app"]
@@ -33,7 +38,10 @@ def environment_config(environ: Mapping[str, str]) -> Config:
 def make_app(
     config: Config | None = None,
 ) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    """An ASGI 3 application; ``config`` None: from the environment, when the server starts."""
+    """An ASGI 3 application; ``config`` None: from the environment, when the server starts.
+
+    At its start it configures structlog, unless somebody has done so before.
+    """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -49,19 +57,45 @@ def make_app(
 
 async def _lifespan(config: Config | None, scope: Scope, receive: Receive, send: Send) -> None:
     await receive()  # lifespan.startup
+    if not structlog.is_configured():  # what an embedder has chosen stands
+        configure_logging(as_json=not sys.stderr.isatty())
+    refusal: str | None = None
     try:
         if "state" not in scope:
             raise EventMeshError("this server gives no lifespan state; use hypercorn 0.17 or newer")
+        if (workers := hypercorn_workers()) > 1:
+            raise ConfigError(
+                f"hypercorn runs {workers} workers, but sessions live in the memory of one: a "
+                "client that resumes, pauses or cancels would reach the wrong one. Set workers = 1 "
+                "(or --workers 1); for more cores, run several servers behind a proxy that sends "
+                "each session to one of them"
+            )
         settled = config if config is not None else environment_config(os.environ)
     except EventMeshError as error:
+        refusal = error.message
+    if refusal is not None:
         # Raising would only be logged, and the server would go on without us.
-        await send({"type": "lifespan.startup.failed", "message": error.message})
+        await send({"type": "lifespan.startup.failed", "message": refusal})
         return
     async with open_mesh(settled) as mesh:
         scope["state"][_STATE_KEY] = Application(mesh)
         await send({"type": "lifespan.startup.complete"})
         await receive()  # lifespan.shutdown
     await send({"type": "lifespan.shutdown.complete"})
+
+
+def hypercorn_workers() -> int:
+    """How many workers serve beside this one, itself included; 1 where that cannot be known.
+
+    ASGI does not tell. Hypercorn starts each worker as a `multiprocessing.Process` that is given
+    the server's configuration; a process that is none such is alone, for all we know.
+    """
+    process = multiprocessing.current_process()
+    target = getattr(process, "_target", None)
+    if not getattr(target, "__module__", "").startswith("hypercorn."):
+        return 1
+    workers = getattr(getattr(process, "_kwargs", {}).get("config"), "workers", 1)
+    return workers if isinstance(workers, int) else 1
 
 
 app = make_app()

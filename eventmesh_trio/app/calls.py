@@ -53,7 +53,17 @@ class Call:
     def request_id(self) -> str:
         """``X-Request-ID``, or one made here. Raises `ValidationError` for a malformed one."""
         given = self.exchange.request.field(b"x-request-id")
-        return parse_identifier(given, "X-Request-ID") if given else f"req-{uuid.uuid4()}"
+        if given is None:
+            return f"req-{uuid.uuid4()}"
+        return parse_identifier(given, "X-Request-ID")
+
+    @property
+    def last_event_id(self) -> str | None:
+        """Where the client wants to go on: the header, or ``last_event_id`` or ``after``."""
+        given = self.exchange.request.field(b"last-event-id")
+        if given is not None:
+            return given.decode("latin-1")
+        return self.query.get("last_event_id", self.query.get("after"))
 
     @property
     def origin(self) -> bytes | None:

@@ -5,11 +5,12 @@ What a command needs is imported by it: ``--help`` and a usage error must not wa
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 import trio
@@ -20,6 +21,8 @@ from eventmesh_trio.errors import ConfigError, EventMeshError, ValidationError
 from eventmesh_trio.wire.requests import parse_crawl_request
 
 __all__ = ["main"]
+
+_INTERRUPTED: Final = 128 + signal.SIGINT
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -65,7 +68,23 @@ def _load(
         raise click.UsageError(error.message) from None
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Group(click.Group):
+    """A group whose commands end quietly on Ctrl-C, where they do not take the signal themselves.
+
+    Click says "Aborted!" and exits with 1, which is the code of a crawl with failed URLs.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        interrupted = False
+        try:
+            return super().invoke(ctx)
+        except* KeyboardInterrupt:
+            interrupted = True
+        if interrupted:
+            ctx.exit(_INTERRUPTED)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="eventmesh")
 def main() -> None:
     """URLs in, clean documents out, streamed over NDJSON, SSE or WebSocket."""
@@ -181,7 +200,10 @@ def crawl(
 def _lines(source: Any) -> list[str]:
     if source is None:
         return []
-    lines = (line.strip() for line in source)
+    try:
+        lines = [line.strip() for line in source]
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"the list of URLs is not {error.encoding} text") from None
     return [line for line in lines if line and not line.startswith("#")]
 
 

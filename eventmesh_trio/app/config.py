@@ -53,7 +53,6 @@ class ServerConfig:
       bind: addresses to listen on, ``HOST:PORT`` or ``unix:PATH``.
       insecure_bind: allow addresses that other machines can reach, although there is no
         authentication yet.
-      max_body_bytes: the largest request body that is read.
       max_urls: how many URLs one crawl may have.
       drain_seconds: how long streams may take to end after SIGTERM.
       enable_cors: answer pages of other origins at all.
@@ -62,7 +61,6 @@ class ServerConfig:
 
     bind: tuple[str, ...] = ("127.0.0.1:8080",)
     insecure_bind: bool = False
-    max_body_bytes: int = 10 * 1024 * 1024
     max_urls: int = 10_000
     drain_seconds: float = 30.0
     enable_cors: bool = True

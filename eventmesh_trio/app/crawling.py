@@ -1,12 +1,14 @@
 """``eventmesh crawl``: a crawl in this process or on a server, as lines or as Markdown."""
 
 import os
+import select
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import Final, Protocol
 
 import click
 import trio
@@ -23,6 +25,7 @@ from eventmesh_trio.wire.events import Event, Result, Summary, UnknownEvent
 __all__ = ["run_crawl"]
 
 SOME_FAILED: Final = 1
+WRONG_USAGE: Final = 2
 NO_SERVER: Final = 3
 INTERRUPTED: Final = 128 + signal.SIGINT
 PIPE_CLOSED: Final = 128 + signal.SIGPIPE
@@ -57,15 +60,23 @@ async def run_crawl(
     )
     code = SOME_FAILED
     try:
-        with _open_output(output) as file:
+        file = _open_output(output)
+    except OSError as error:
+        click.echo(f"eventmesh: cannot write to {output or 'stdout'}: {error.strerror}", err=True)
+        return WRONG_USAGE
+    try:
+        with file:
             code = await _follow(opening, _RENDERERS[style], file, len(urls))
     except* BrokenPipeError:
         # ``| head`` has what it wanted. Nothing may be flushed to the pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = PIPE_CLOSED
-    except* (EventMeshError, OSError) as group:
+    except* EventMeshError as group:
         click.echo(f"eventmesh: {_first(group)}", err=True)
         code = NO_SERVER if server is not None else SOME_FAILED
+    except* OSError as group:  # the output's, as when the disk is full
+        click.echo(f"eventmesh: {_first(group)}", err=True)
+        code = SOME_FAILED
     return code
 
 
@@ -94,7 +105,7 @@ async def _crawl_there(server: str, urls: Sequence[str], concurrency: int) -> As
 async def _follow(
     opening: AbstractAsyncContextManager[Crawl],
     render: Callable[[Event], bytes],
-    file: BinaryIO,
+    file: RawIOBase,
     total: int,
 ) -> int:
     interrupted = False
@@ -127,15 +138,21 @@ async def _follow(
     return 0 if summary.successful == summary.total_urls else SOME_FAILED
 
 
-def _write(file: BinaryIO, data: bytes) -> None:
-    file.write(data)
-    file.flush()
+def _write(file: RawIOBase, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        written = file.write(rest)
+        if written is None:  # whoever opened the pipe made it non-blocking
+            select.select([], [file], [])
+        else:
+            rest = rest[written:]
 
 
-def _open_output(output: Path | None) -> BinaryIO:
+def _open_output(output: Path | None) -> RawIOBase:
+    # Unbuffered: closing a buffered file waits for a write that an abandoned thread is still in.
     if output is not None:
-        return output.open("wb")
-    return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+        return output.open("wb", buffering=0)
+    return os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
 
 
 def _render_markdown(event: Event) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import attrs
 import trio
 
+from eventmesh_trio.abc import Fields
 from eventmesh_trio.app.calls import Call
 from eventmesh_trio.app.delivery import deliver
 from eventmesh_trio.app.lifespan import Mesh
@@ -130,9 +131,22 @@ async def attach(mesh: Mesh, call: Call, *, framing: StreamFraming, shape: Shape
         session = await mesh.hub.wait_session(session_id)
     if session is None:
         raise NotFoundError(f"there is no session {session_id}")
-    position = session.resolve(_last_event_id(call))
+    position = session.resolve(call.last_event_id)
     if position.gap is None and not session.live_runs and session.is_exhausted(position.after):
         await call.exchange.send_response(204, call.fields())
+        return
+    if call.exchange.request.method == "HEAD":
+        # Not a reader: it would take over a place that is held for one, and read nothing.
+        head = _stream_fields(
+            wishes,
+            framing,
+            capacity=wishes.buffer_size,
+            used=0,
+            session_id=session.session_id,
+            request_id=call.request_id,
+        )
+        await call.exchange.start_response(200, call.fields(*head))
+        await call.exchange.end_response()
         return
     spec = reader_spec(mesh, call, wishes, encoder)
     subscriber = session.subscribe(spec, after=position.after, gap=position.gap)
@@ -141,21 +155,21 @@ async def attach(mesh: Mesh, call: Call, *, framing: StreamFraming, shape: Shape
 
 async def deepsearch(mesh: Mesh, call: Call) -> None:
     """``POST``: no search provider is there yet, and a client is told so before a stream begins."""
-    parse_deepsearch_request(await call.read_json(mesh.config.server.max_body_bytes))
+    parse_deepsearch_request(await call.read_json(mesh.config.transport.max_body_bytes))
     raise DependencyError(
         "no search provider is configured on this server", retry_after_seconds=3600
     )
 
 
 async def _read_crawl(mesh: Mesh, call: Call) -> tuple[CrawlRequest, str]:
-    body = await call.read_json(mesh.config.server.max_body_bytes)
+    body = await call.read_json(mesh.config.transport.max_body_bytes)
     request = parse_crawl_request(body, max_urls=mesh.config.server.max_urls)
     return request, hashlib.sha256(encode_json(request)).hexdigest()
 
 
 def _session_of(mesh: Mesh, call: Call) -> Session:
     given = call.exchange.request.field(b"x-session-id")
-    return mesh.hub.open_session(parse_identifier(given, "X-Session-ID") if given else None)
+    return mesh.hub.open_session(None if given is None else parse_identifier(given, "X-Session-ID"))
 
 
 def _wishes(mesh: Mesh, call: Call) -> ReaderWishes:
@@ -165,13 +179,6 @@ def _wishes(mesh: Mesh, call: Call) -> ReaderWishes:
 def _idempotency_key(call: Call) -> str | None:
     given = call.exchange.request.field(b"idempotency-key")
     return given.decode("latin-1")[:255] if given else None
-
-
-def _last_event_id(call: Call) -> str | None:
-    given = call.exchange.request.field(b"last-event-id")
-    if given is not None:
-        return given.decode("latin-1")
-    return call.query.get("last_event_id", call.query.get("after"))
 
 
 def _equal_run(call: Call, session: Session, fingerprint: str) -> Run | None:
@@ -226,6 +233,15 @@ def reader_spec(mesh: Mesh, call: Call, wishes: ReaderWishes, encoder: HTTPEncod
     )
 
 
+def _stream_fields(wishes: ReaderWishes, framing: StreamFraming, **window: Any) -> Fields:
+    """The response fields of a stream, but for CORS; ``window`` is what `wish_fields` wants."""
+    return [
+        (b"content-type", MEDIA_TYPES[framing]),
+        *STREAM_FIELDS,
+        *wish_fields(wishes, **window),
+    ]
+
+
 async def _stream(
     mesh: Mesh,
     call: Call,
@@ -241,15 +257,14 @@ async def _stream(
         await call.exchange.start_response(
             200,
             call.fields(
-                (b"content-type", MEDIA_TYPES[framing]),
-                *STREAM_FIELDS,
-                *wish_fields(
+                *_stream_fields(
                     wishes,
+                    framing,
                     capacity=statistics.capacity,
                     used=statistics.used,
                     session_id=session.session_id,
                     request_id=subscriber.spec.request_id or call.request_id,
-                ),
+                )
             ),
         )
         finished = await deliver(

@@ -85,7 +85,11 @@ class _Snapshot(Collector):
                 "Mean use of the readers' windows, 0-1.",
                 _mean_utilization(self._hub),
             ),
-            ("streaming_error_ratio", "Failed URLs of the recent ones, 0-1.", now.error_rate),
+            (
+                "streaming_error_ratio",
+                "Share of recent ends of runs and streams that were failures, 0-1.",
+                now.error_rate,
+            ),
             ("streaming_uptime_seconds", "Since the server started.", now.uptime_seconds),
             ("cache_size_bytes", "Held by the cache.", cache.bytes_used),
             ("cache_entries", "Documents in the cache.", cache.entries),
@@ -111,19 +115,26 @@ def _mean_utilization(hub: Hub) -> float:
 
 
 def configure_logging(*, as_json: bool, level: int = logging.INFO) -> None:
-    """Log to stderr: lines for people on a terminal, JSON objects elsewhere."""
-    renderer = (
-        structlog.processors.JSONRenderer()
-        if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
+    """Log to stderr: lines for people on a terminal, JSON objects elsewhere.
+
+    Tracebacks are plain ones in both. structlog's own choice on a terminal shows local variables,
+    and those of ours hold page bodies and what clients sent.
+    """
+    exceptions: list[structlog.typing.Processor]
+    if as_json:
+        exceptions = [structlog.processors.format_exc_info]
+        renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    else:
+        exceptions = []
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info
-            if as_json
-            else structlog.processors.StackInfoRenderer(),
+            structlog.processors.StackInfoRenderer(),
+            *exceptions,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -33,6 +33,10 @@ _STREAMS: Final = {
     "/crawl/sse/stream": "text/event-stream",
     "/deepsearch/sse": "text/event-stream",
 }
+_ANSWERS: Final = {
+    "/sessions/{id}": SessionInfo,
+    **{f"/sessions/{{id}}/{command}": SessionInfo for command in ("pause", "resume", "cancel")},
+}
 _ERROR: Final = {
     "description": "The request was refused",
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
@@ -108,6 +112,9 @@ def _parameter(name: str, place: str, required: bool = True) -> dict[str, Any]:
 
 
 def _success(canonical: str) -> dict[str, Any]:
+    if (answer := _ANSWERS.get(canonical)) is not None:
+        reference = {"$ref": f"#/components/schemas/{answer.__name__}"}
+        return {"description": "OK", "content": {"application/json": {"schema": reference}}}
     if (media_type := _STREAMS.get(canonical)) is None:
         return {"description": "OK"}
     choices = [{"$ref": f"#/components/schemas/{kind.__name__}"} for kind in _EVENTS]

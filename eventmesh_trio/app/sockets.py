@@ -62,7 +62,7 @@ async def crawl_websocket(mesh: Mesh, call: Call) -> None:
     wishes = parse_wishes(request.field, mesh.config.stream.window)
     given = call.query.get("session_id")
     session = mesh.hub.open_session(parse_identifier(given, "session_id") if given else None)
-    position = session.resolve(call.query.get("last_event_id", call.query.get("after")))
+    position = session.resolve(call.last_event_id)
     socket = await call.exchange.accept_websocket(call.fields())
     connection = _Connection(mesh, session, socket, request.connection_id, trio.current_time())
     spec = mesh.reader_spec(

@@ -27,6 +27,10 @@ _FIRST_PORT: Final = 8080
 _INTERRUPTED: Final = 128 + signal.SIGINT
 _EXIT_CODES: Final = {"completed": 0, "cancelled": _INTERRUPTED}
 _PIPE_CLOSED: Final = 128 + signal.SIGPIPE
+_AGAIN: Final = "The same again, as it comes over the wire"
+_AGAIN_WITHOUT_EXIT: Final = (
+    "Site and server end here. Without --exit they stay up, for the same again over the wire"
+)
 
 
 async def run_demo(*, exit_after: bool = False) -> int:
@@ -46,7 +50,7 @@ async def run_demo(*, exit_after: bool = False) -> int:
             server = await _start_server(site, nursery)
             await _crawl(site, server, state)
             if state.code == 0:
-                _say_how_to_play(site, server)
+                _say_how_to_play(site, server, stays_up=not exit_after)
             if exit_after or state.code:
                 nursery.cancel_scope.cancel()
             else:
@@ -124,11 +128,11 @@ async def _crawl(site: str, server: str, state: _State) -> None:
         state.code = _EXIT_CODES.get(summary.status, 1)
 
 
-def _say_how_to_play(site: str, server: str) -> None:
+def _say_how_to_play(site: str, server: str, *, stays_up: bool) -> None:
     post = f"curl -sN -H 'Content-Type: application/json' {server}"
     one = f'{{"urls": ["{site}/news/lighthouse"]}}'
     print(
-        "\nThe same again, as it comes over the wire:\n\n"
+        f"\n{_AGAIN if stays_up else _AGAIN_WITHOUT_EXIT}:\n\n"
         f"  curl -s {site}/crawl.json | {post}/crawl/stream -d @-\n\n"
         "Or one page, as server-sent events:\n\n"
         f"  {post}/crawl/sse -d '{one}'\n",

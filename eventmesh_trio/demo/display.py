@@ -26,6 +26,7 @@ class Display:
     def __init__(self, total: int) -> None:
         self._total = total
         self._completed = 0
+        self._said = 0  # of those, by a plain line
         self._console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
@@ -54,6 +55,8 @@ class Display:
     ) -> None:
         if self._console.is_terminal:
             self._bar.stop()
+        elif self._completed != self._said:
+            self._say()
 
     async def animate(self) -> None:
         """Redraw, or say where we are, until cancelled."""
@@ -63,7 +66,11 @@ class Display:
                 await trio.sleep(_REFRESH_SECONDS)
             else:
                 await trio.sleep(_PLAIN_SECONDS)
-                self._console.print(f"{self._completed} of {self._total} pages", highlight=False)
+                self._say()
+
+    def _say(self) -> None:
+        self._said = self._completed
+        self._console.print(f"{self._completed} of {self._total} pages", highlight=False)
 
     def line(self, text: str) -> None:
         """Write a line to stdout; where both are one terminal, above the bar."""
@@ -88,10 +95,12 @@ def page_line(result: PageResult) -> str:
         said = f"{result.error.type}: {result.error.message}"
     else:
         said = (document.title if document else "") or "(no title)"
-    cached = " (cached)" if result.from_cache else ""
-    return (
-        f"{result.status:>3} {words} {result.processing_time_ms:>6} ms  {path:<27} {said}{cached}"
-    )
+    if result.gate_decision == "headless":
+        said += " (built by a script: needs a browser)"
+    if result.from_cache:
+        said += " (cached)"
+    status = result.status or "-"  # none: nothing was fetched
+    return f"{status:>3} {words} {result.processing_time_ms:>6} ms  {path:<27} {said}"
 
 
 def summary_lines(summary: Summary) -> tuple[str, ...]:
@@ -102,9 +111,9 @@ def summary_lines(summary: Summary) -> tuple[str, ...]:
         f"{summary.status}: {summary.total_urls} pages, {summary.successful} fine, "
         f"{summary.failed} failed, {summary.cancelled} cancelled, {summary.from_cache} from cache",
         f"in {seconds:.2f} s, {performance.throughput_per_second:.1f} pages/s, "
-        f"{performance.total_bytes_transferred / 1024:.0f} KiB read; "
+        f"{performance.total_bytes_transferred / 1024:.0f} KiB received (compressed); "
         f"a page took {performance.fastest_processing_ms} to "
-        f"{performance.slowest_processing_ms} ms, {summary.avg_processing_time_ms:.0f} on average",
+        f"{performance.slowest_processing_ms} ms",
     ]
     if summary.error_analysis.error_types:
         kinds = summary.error_analysis.error_types.items()

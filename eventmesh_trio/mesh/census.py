@@ -41,6 +41,8 @@ class GlobalStreamingMetrics:
     """The whole server at one moment. Totals count since its start; rates are recent.
 
     A connection is one attached reader: an HTTP stream, a WebSocket, or an embedder's channel.
+    ``error_rate`` is `Census.error_rate`: it judges the server, so a URL that could not be fetched
+    is no part of it.
     """
 
     active_connections: int
@@ -175,7 +177,11 @@ class Census:
 
     @property
     def error_rate(self) -> float:
-        """The share of recent ends of runs and streams that were failures of ours or evictions."""
+        """The share of recent ends of runs and streams that were failures; 0.0 while they are few.
+
+        A run fails by an error of the whole job, not by URLs that cannot be fetched, a deadline or
+        a cancel; a stream fails by being cut off, not by a client that leaves.
+        """
         recent = self._recent()
         ends = sum(bucket.ends for bucket in recent)
         return sum(bucket.errors for bucket in recent) / ends if ends >= _ENOUGH_ENDS else 0.0

@@ -176,6 +176,8 @@ class Hub:
         else:
             subscriber = session.subscribe(reader, after=session.log.top)
         run.begin()
+        if subscriber is not None:
+            subscriber.note_opening()
         self._nursery.start_soon(run.drive, name=f"run {request_id}")
         lot = self._awaited.pop(session.session_id, None)
         if lot is not None:

@@ -10,7 +10,7 @@ Everything here is synchronous: between two checkpoints of its caller the log st
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Final
 
 import trio
@@ -112,11 +112,10 @@ class EventLog:
         """Add a run's event and wake who waits; its sequence number. Never waits or fails."""
         weight = weigh(event)
         flow = self.flow
-        flow.events += 1
+        flow.events = seq = flow.events + 1
         flow.nbytes += weight
         track.events += 1
         track.nbytes += weight
-        seq = flow.events
         if not track.first_seq:
             track.first_seq = seq
         if isinstance(event, Result):
@@ -267,6 +266,34 @@ class EventLog:
             return self._encode_missing(encoder, row, low, part, room)
         return part  # type: ignore[return-value]  # no None in it
 
+    def joined(
+        self, encoder: Encoder, start: int, stop: int, room: int, *, must: bool
+    ) -> tuple[bytes, int, int, bool]:
+        """As `encoded`, in one piece and kept for nobody: for the only reader of its events.
+
+        With a piece for each event, kept beside it, one reader cost a third more.
+
+        Args:
+          must: take one event, however large.
+        Returns:
+          the bytes, the number of events taken, how many of them are in the bytes (an encoder may
+          hide kinds of events), and whether the next did not fit.
+        """
+        buffer = bytearray()
+        encode_into = encoder.encode_into
+        taken = shown = end = 0
+        for event in self._events[start - self._first : stop + 1 - self._first]:
+            if isinstance(event, PERSONAL):
+                break
+            encode_into(buffer, event)
+            if len(buffer) > room and (taken or not must):
+                del buffer[end:]
+                return bytes(buffer), taken, shown, True
+            taken += 1
+            shown += len(buffer) > end
+            end = len(buffer)
+        return bytes(buffer), taken, shown, False
+
     def _encode_missing(
         self,
         encoder: Encoder,
@@ -276,22 +303,28 @@ class EventLog:
         room: int,
     ) -> Sequence[bytes]:
         pieces: list[bytes] = []
+        sizes: list[int] = []
         used = made = 0
         encode = encoder.encode
-        for index, known in enumerate(part, low):
-            piece = known
+        high = low + len(part)
+        for piece, event, size in zip(
+            part, self._events[low:high], self._sizes[low:high], strict=True
+        ):
             if piece is None:
-                event = self._events[index]
                 if isinstance(event, PERSONAL):
                     break
-                piece = row[index] = encode(event)
+                piece = encode(event)  # noqa: PLW2901
                 nbytes = len(piece)
-                self._sizes[index] += nbytes
+                size += nbytes  # noqa: PLW2901
                 made += nbytes
             pieces.append(piece)
+            sizes.append(size)
             used += len(piece)
             if used > room:
                 break
+        high = low + len(pieces)
+        row[low:high] = pieces
+        self._sizes[low:high] = sizes
         self.kept_bytes += made
         return pieces
 
@@ -307,12 +340,15 @@ class EventLog:
 
     def _forget(self, floor: int) -> None:
         excess = self.kept_bytes - self._replay_bytes
-        sizes = self._sizes[: max(0, floor + 1 - self._first)]
-        ends = list(accumulate(sizes))
-        count = bisect_right(ends, excess)
+        count = freed = 0
+        for size in islice(self._sizes, max(0, floor + 1 - self._first)):
+            if freed + size > excess:
+                break
+            freed += size
+            count += 1
         if not count:
             return
-        self.kept_bytes -= ends[count - 1]
+        self.kept_bytes -= freed
         self._first += count
         del self._events[:count], self._weights[:count], self._sizes[:count], self._owners[:count]
         for row in self._rows.values():

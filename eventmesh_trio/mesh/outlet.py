@@ -47,7 +47,7 @@ class Outlet(ABC, Generic[T]):
 
 
 class EncodedOutlet(Outlet[bytes]):
-    __slots__ = ("_encoder_for", "_log", "_room", "nbytes")
+    __slots__ = ("_encoder_for", "_log", "_room", "events", "nbytes")
 
     def __init__(
         self, log: EventLog, encoder_for: Callable[[str | None], Encoder], room: int
@@ -57,6 +57,7 @@ class EncodedOutlet(Outlet[bytes]):
         self._encoder_for = encoder_for
         self._room = room
         self.nbytes = 0
+        self.events = 0
 
     def offer(self, events: Sequence[Event], request_id: str | None) -> bool:
         encoder = self._encoder_for(request_id)
@@ -71,7 +72,16 @@ class EncodedOutlet(Outlet[bytes]):
     def take(self, track: Track, start: int, stop: int) -> int:
         room = self._room - self.nbytes
         encoder = self._encoder_for(track.request_id)
-        pieces = self._log.encoded(encoder, start, stop, room)
+        log = self._log
+        if encoder.joins and log.readers + track.readers <= 1:
+            must = not self.items
+            data, count, shown, self.full = log.joined(encoder, start, stop, room, must=must)
+            if data:
+                self.items.append(data)
+                self.nbytes += len(data)
+                self.events += shown
+            return count
+        pieces = log.encoded(encoder, start, stop, room)
         count, nbytes = fitting(pieces, room)
         if count < len(pieces):
             self.full = True
@@ -89,7 +99,9 @@ class EncodedOutlet(Outlet[bytes]):
 
     def _add(self, pieces: Sequence[bytes], nbytes: int) -> None:
         # An encoder may have nothing to show for an event: its dialect does not know the kind.
-        self.items.extend(pieces if all(pieces) else filter(None, pieces))
+        shown = pieces if all(pieces) else tuple(filter(None, pieces))
+        self.items.extend(shown)
+        self.events += len(shown)
         self.nbytes += nbytes
 
 

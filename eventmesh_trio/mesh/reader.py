@@ -75,7 +75,10 @@ class ReaderSpec:
 
 @attrs.frozen
 class Batch:
-    """What a writer should write now, in order: ``events`` pieces of ``nbytes`` together."""
+    """What a writer should write now, in order: ``events`` in ``nbytes``.
+
+    A piece is one event, or several where the encoder joins them.
+    """
 
     pieces: Sequence[bytes]
     events: int

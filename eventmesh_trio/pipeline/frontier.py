@@ -20,7 +20,7 @@ __all__ = ["Errand", "Frontier", "FrontierStatistics"]
 
 @attrs.define(eq=False)
 class Errand:
-    """One URL to fetch, and the places in the request that wait for it.
+    """One URL to fetch, and the indices in the request that wait for it.
 
     ``spellings`` maps each index that is not settled yet to the URL as it stood there; in order.
     ``first`` is the lowest index of all: what a result of another index is a duplicate of.

@@ -1,7 +1,7 @@
 """What we owe a host: its robots.txt, few requests at once, and the pause that it asks for.
 
 One `Politeness` serves all runs of a program. It owns no task: whoever comes first fetches a
-robots.txt, and who has a turn passes the place on when it is over.
+robots.txt, and who has a turn passes it on when it is over.
 """
 
 from collections import OrderedDict
@@ -40,7 +40,7 @@ class PolitenessLimits:
 
 @attrs.define(eq=False)
 class _Host:
-    places: trio.Semaphore
+    turns: trio.Semaphore
     gate: trio.Lock = attrs.field(factory=trio.Lock)
     next_start: float = 0.0
     users: int = 0
@@ -78,9 +78,9 @@ class Politeness:
 
     @asynccontextmanager
     async def turn(self, url: str, options: CrawlOptions) -> AsyncIterator[None]:
-        """Hold a place at the URL's host for as long as the block lasts.
+        """Hold a turn at the URL's host for as long as the block lasts.
 
-        Waits for robots.txt, for a place, and for the delay. Cancelled while waiting: the place
+        Waits for robots.txt, for a turn, and for the delay. Cancelled while waiting: the turn
         goes to the next. The caller's deadline counts while it waits.
 
         Raises:
@@ -98,14 +98,14 @@ class Politeness:
             delay = max(delay, asked)
         host = self._enter(target.host)
         try:
-            async with host.places:
+            async with host.turns:
                 await host.wait_start(delay)
                 yield
         finally:
             self._leave(target.host, host)
 
     async def check(self, url: URL, options: CrawlOptions) -> None:
-        """Raise as `turn` does if robots.txt does not allow the URL; takes no place."""
+        """Raise as `turn` does if robots.txt does not allow the URL; takes no turn."""
         if options.respect_robots:
             robots = await self._robots.get(url)
             robots.check(url, options.user_agent or self._user_agent)

@@ -10,6 +10,7 @@ from protego import Protego
 
 from eventmesh_trio.abc import Page
 from eventmesh_trio.errors import (
+    BlockedAddress,
     FetchTimeout,
     PageError,
     RobotsDenied,
@@ -96,10 +97,12 @@ class Robots:
         """
         failure = self.failure
         if failure is not None:
+            left = max(0.0, self.expires_at - trio.current_time())
             raise type(failure)(
                 failure.message,
                 context=failure.context,
-                retry_after_seconds=max(0.0, self.expires_at - trio.current_time()),
+                # An address that is blocked is not open to us later either.
+                retry_after_seconds=None if isinstance(failure, BlockedAddress) else round(left, 3),
             )
         if self.rules is not None and not self.rules.can_fetch(url.href, self._token(user_agent)):
             raise RobotsDenied("the site's robots.txt does not allow this URL")

@@ -36,7 +36,7 @@ def parse_command(message: str | bytes) -> Command:
 
     Raises:
       InvalidRequest: not JSON, not an object, no or an unknown operation, a bad id. Its context has
-        the ``request_id`` and the ``dialect`` where they could still be read.
+        the ``request_id`` where it could still be read.
     """
     try:
         body = decode_json(message)
@@ -56,20 +56,19 @@ def parse_command(message: str | bytes) -> Command:
         nested.get("request_id") if nested else None,
     )
     request_id = next((value for value in candidates if value is not None), None)
-    context = {"dialect": dialect}
     if request_id is not None:
         if not isinstance(request_id, str):
-            raise InvalidRequest("request_id must be a string", context=context)
+            raise InvalidRequest("request_id must be a string")
         try:
             parse_identifier(request_id, "request_id")
         except ValidationError as error:
-            raise InvalidRequest(error.message, context=context) from None
-    operation = body.get("request_type", body.get("action"))
+            raise InvalidRequest(error.message) from None
+    operation = body.get("request_type") or body.get("action")
     if not isinstance(operation, str) or operation not in OPERATIONS:
         said = f"unknown operation {operation!r:.64}" if operation is not None else "no operation"
         raise InvalidRequest(
             f"{said}: request_type or action must be one of {', '.join(OPERATIONS)}",
-            context={**context, "request_id": request_id},
+            context={"request_id": request_id},
         )
     return Command(operation, request_id, body if nested is None else nested, dialect)
 

@@ -19,7 +19,15 @@ from eventmesh_trio.wire.events import (
     Start,
 )
 
-__all__ = ["OMITTED", "PREVIEW_CHARACTERS", "SHAPES", "Dialect", "Shape", "shape_result"]
+__all__ = [
+    "OMITTED",
+    "PREVIEW_CHARACTERS",
+    "SHAPES",
+    "Dialect",
+    "Shape",
+    "cut_result",
+    "shape_result",
+]
 
 Dialect = Literal["canonical", "envelope", "flat"]
 Shape = Literal["both", "nested", "flat", "preview"]
@@ -60,6 +68,27 @@ def _preview_of(document: Document | None) -> DocumentPreview | None:
         word_count=document.word_count,
         quality_score=document.quality_score,
     )
+
+
+def cut_result(event: Result, share: float) -> Result:
+    """A result with the front ``share`` (0-1) of what is long in its document; ``truncated``.
+
+    Counts and hash stay those of the whole document.
+    """
+    page = event.result
+    if page is UNSET or page.document is None:
+        return event
+    whole = page.document
+    document = structs.replace(
+        whole,
+        text=whole.text[: int(len(whole.text) * share)],
+        markdown=whole.markdown[: int(len(whole.markdown) * share)],
+        links=whole.links[: int(len(whole.links) * share)],
+        images=whole.images[: int(len(whole.images) * share)],
+        html=UNSET if whole.html is UNSET else whole.html[: int(len(whole.html) * share)],
+        truncated=True,
+    )
+    return structs.replace(event, result=structs.replace(page, document=document))
 
 
 _RESULT: Final[Mapping[Shape, Callable[[Result, PageResult], Result]]] = {

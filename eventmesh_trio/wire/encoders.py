@@ -5,65 +5,52 @@ event is encoded once per kind of reader, whatever the number of readers. They i
 `eventmesh_trio.abc.Encoder`.
 """
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
 from typing import Final, Literal
 
 import attrs
-import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET
 
 from eventmesh_trio.errors import PageError
-from eventmesh_trio.wire.codec import encode_json
-from eventmesh_trio.wire.dialects import OMITTED, Shape, shape_result
-from eventmesh_trio.wire.events import Event, Heartbeat, Result, RunError
-from eventmesh_trio.wire.ndjson import encode_line
-from eventmesh_trio.wire.sse import encode_block, encode_comment
-from eventmesh_trio.wire.websocket import encode_frame
+from eventmesh_trio.wire.codec import encode_json_into
+from eventmesh_trio.wire.dialects import OMITTED, Shape, cut_result, shape_result
+from eventmesh_trio.wire.events import ErrorInfo, Event, Heartbeat, Result, RunError
+from eventmesh_trio.wire.sse import encode_comment
+from eventmesh_trio.wire.websocket import frame_header
 
-__all__ = ["EnvelopeEncoder", "FlatEncoder", "HTTPEncoder", "MessageFraming", "StreamFraming"]
+__all__ = [
+    "MAX_MESSAGE_BYTES",
+    "EnvelopeEncoder",
+    "FlatEncoder",
+    "HTTPEncoder",
+    "MessageFraming",
+    "StreamFraming",
+]
+
+MAX_MESSAGE_BYTES: Final = 10 * 1024 * 1024
+"""The largest WebSocket message that is sent: clients close the connection on a larger one."""
+
+_CUT_MARGIN: Final = 0.95  # aimed at, of that
+_LEAST_SHARE: Final = 0.001  # of a document; what is still too large then is sent without
 
 StreamFraming = Literal["ndjson", "sse"]
 MessageFraming = Literal["frame", "message"]  # a whole server frame, or the bare text of one
 
 _KEEP_ALIVE: Final = encode_comment("keep-alive")
+_TAGS: Final = {kind: str(kind.__struct_config__.tag).encode() for kind in Event.__subclasses__()}
 _SUGGESTIONS: Final = {kind.type: kind.suggestions for kind in PageError.__subclasses__()}
 
 
-def tag_of(event: Event) -> str:
-    """The ``event`` member's value."""
-    return str(event.__struct_config__.tag)
-
-
-def failed_url_event(event: Result) -> RunError | None:
+def failed_url_event(event: Result, error: ErrorInfo) -> RunError:
     """The documented ``error`` event of a result that failed; NDJSON sends it just before."""
-    page = event.result
-    if page is UNSET or page.error is None:
-        return None
     return RunError(
         timestamp=event.timestamp,
         request_id=event.request_id,
-        url=page.url,
+        url=event.url,
         index=event.index,
-        error=page.error,
-        recovery_suggestions=_SUGGESTIONS.get(page.error.type, ()),
+        error=error,
+        recovery_suggestions=_SUGGESTIONS.get(error.type, ()),
     )
-
-
-def _ndjson(event: Event, body: bytes) -> bytes:
-    if isinstance(event, Result) and (failure := failed_url_event(event)) is not None:
-        return encode_line(encode_json(failure)) + encode_line(body)
-    return encode_line(body)
-
-
-def _sse(event: Event, body: bytes) -> bytes:
-    block = encode_block(tag_of(event), body, None if event.id is UNSET else event.id)
-    return _KEEP_ALIVE + block if isinstance(event, Heartbeat) else block
-
-
-_STREAM_FRAMINGS: Final[Mapping[StreamFraming, Callable[[Event, bytes], bytes]]] = {
-    "ndjson": _ndjson,
-    "sse": _sse,
-}
 
 
 @attrs.frozen
@@ -73,54 +60,115 @@ class HTTPEncoder:
     framing: StreamFraming
     shape: Shape = "both"
 
+    @property
+    def joins(self) -> bool:
+        return True
+
     def encode(self, event: Event) -> bytes:
-        return _STREAM_FRAMINGS[self.framing](event, _canonical(event, self.shape))
+        buffer = bytearray()
+        self.encode_into(buffer, event)
+        return bytes(buffer)
 
-
-class _Envelope(Struct, frozen=True, gc=False):
-    message_type: str
-    data: msgspec.Raw
-    timestamp: str
-    id: str | UnsetType
+    def encode_into(self, buffer: bytearray, event: Event) -> None:
+        # Written out in one piece: split into functions it took 0.5 of then 1.9 us an event.
+        shaped: Event = event
+        if isinstance(event, Result):
+            if self.shape != "both":
+                shaped = shape_result(event, self.shape)
+            if self.framing == "ndjson" and (page := event.result) is not UNSET and page.error:
+                encode_json_into(buffer, failed_url_event(event, page.error))
+                buffer += b"\n"
+        if self.framing == "ndjson":
+            encode_json_into(buffer, shaped)
+            buffer += b"\n"
+            return
+        # Not `encode_block`, which takes any text (2 us): JSON has no line ends, nor have our ids.
+        if event.id is not UNSET:
+            buffer += b"id: %s\nevent: %s\ndata: " % (event.id.encode(), _TAGS[type(event)])
+        else:
+            comment = _KEEP_ALIVE if isinstance(event, Heartbeat) else b""
+            buffer += b"%sevent: %s\ndata: " % (comment, _TAGS[type(event)])
+        encode_json_into(buffer, shaped)
+        buffer += b"\n\n"
 
 
 @attrs.frozen
-class EnvelopeEncoder:
+class _MessageEncoder(ABC):
+    """One WebSocket text message an event: a whole frame, or the text for who frames it."""
+
+    framing: MessageFraming
+
+    @property
+    def joins(self) -> bool:
+        return self.framing == "frame"
+
+    def encode(self, event: Event) -> bytes:
+        buffer = bytearray()
+        self.encode_into(buffer, event)
+        return bytes(buffer)
+
+    def encode_into(self, buffer: bytearray, event: Event) -> None:
+        body = self._body(event)
+        if len(body) > MAX_MESSAGE_BYTES and isinstance(event, Result):
+            body = self._cut_body(event, len(body))
+        if not body:
+            return
+        if self.framing == "frame":
+            buffer += frame_header(len(body))
+        buffer += body
+
+    def _cut_body(self, event: Result, nbytes: int) -> bytearray:
+        """The text of a result of which so much is left out that a client takes the message."""
+        share = 1.0
+        while True:
+            # What is written as escapes may stand at the front: then a second round is needed.
+            share *= _CUT_MARGIN * MAX_MESSAGE_BYTES / nbytes
+            if share < _LEAST_SHARE:
+                share = 0.0
+            body = self._body(cut_result(event, share))
+            nbytes = len(body)
+            if nbytes <= MAX_MESSAGE_BYTES or not share:
+                return body
+
+    @abstractmethod
+    def _body(self, event: Event) -> bytearray:
+        """The message's JSON text; empty where this dialect does not know the event."""
+
+
+@attrs.frozen
+class EnvelopeEncoder(_MessageEncoder):
     """``{message_type, data, timestamp, id}`` with the canonical event as ``data``."""
 
-    framing: MessageFraming
     shape: Shape = "both"
 
-    def encode(self, event: Event) -> bytes:
+    def _body(self, event: Event) -> bytearray:
         if isinstance(event, OMITTED["envelope"]):
-            return b""
-        data = msgspec.Raw(_canonical(event, self.shape))
-        body = encode_json(_Envelope(tag_of(event), data, event.timestamp, event.id))
-        return _framed(body, self.framing)
+            return bytearray()
+        body = bytearray(b'{"message_type":"%s","data":' % _TAGS[type(event)])
+        if isinstance(event, Result) and self.shape != "both":
+            event = shape_result(event, self.shape)
+        encode_json_into(body, event)
+        body += b',"timestamp":'
+        encode_json_into(body, event.timestamp)
+        body += b"}" if event.id is UNSET else b',"id":"%s"}' % event.id.encode()
+        return body
 
 
 @attrs.frozen
-class FlatEncoder:
+class FlatEncoder(_MessageEncoder):
     """``{event, requestId, sessionId, timestamp, ...}``; a result flat, with its full document."""
 
-    framing: MessageFraming
     session_id: str
 
-    def encode(self, event: Event) -> bytes:
+    def _body(self, event: Event) -> bytearray:
+        body = bytearray()
         if isinstance(event, OMITTED["flat"]):
-            return b""
-        body = _canonical(event, "flat")
-        names = {"sessionId": self.session_id}
+            return body
+        encode_json_into(body, shape_result(event, "flat") if isinstance(event, Result) else event)
+        body[-1:] = b',"sessionId":'
+        encode_json_into(body, self.session_id)
         if event.request_id is not UNSET:
-            names["requestId"] = event.request_id
-        return _framed(b"%s,%s" % (body[:-1], encode_json(names)[1:]), self.framing)
-
-
-def _canonical(event: Event, shape: Shape) -> bytes:
-    return encode_json(
-        shape_result(event, shape) if shape != "both" and isinstance(event, Result) else event
-    )
-
-
-def _framed(body: bytes, framing: MessageFraming) -> bytes:
-    return encode_frame(body) if framing == "frame" else body
+            body += b',"requestId":'
+            encode_json_into(body, event.request_id)
+        body += b"}"
+        return body

@@ -91,7 +91,7 @@ def parse_wishes(field: Callable[[bytes], bytes | None], bounds: WindowBounds) -
         if value is None:
             return default
         try:
-            wanted = float(value)
+            wanted = float(value.replace(b"_", b" "))  # "1_000" is a number to Python only
             return int(min(max(wanted, low), high))
         except ValueError:  # "NaN" ends here as well: int() refuses it
             raise ValidationError(f"{name} is not a number", field=name) from None
@@ -142,13 +142,17 @@ def is_allowed_origin(origin: bytes, allowed: Collection[str]) -> bool:
 
 
 def cors_fields(origin: bytes | None, allowed: Collection[str]) -> list[tuple[bytes, bytes]]:
-    """What lets a page of another origin read the response; nothing where it is not allowed."""
+    """What lets a page of another origin read the response.
+
+    Where the answer depends on the origin, ``Vary`` says so, whatever the answer: a cache must not
+    give one page what another was told (Fetch standard, "CORS protocol and HTTP caches").
+    """
+    varies = [(b"vary", b"Origin")] if allowed and "*" not in allowed else []
     if origin is None or not is_allowed_origin(origin, allowed):
-        return []
+        return varies
+    told = origin if varies else b"*"
     exposed = (b"access-control-expose-headers", _EXPOSED)
-    if "*" in allowed:
-        return [(b"access-control-allow-origin", b"*"), exposed]
-    return [(b"access-control-allow-origin", origin), (b"vary", b"Origin"), exposed]
+    return [(b"access-control-allow-origin", told), *varies, exposed]
 
 
 def preflight_fields(
@@ -156,7 +160,7 @@ def preflight_fields(
 ) -> list[tuple[bytes, bytes]]:
     """The answer to ``OPTIONS`` (Fetch standard, "CORS-preflight request")."""
     fields = cors_fields(origin, allowed)
-    if fields:
+    if origin is not None and is_allowed_origin(origin, allowed):
         fields += [
             (b"access-control-allow-methods", ", ".join(methods).encode()),
             (

@@ -89,7 +89,7 @@ class CrawlOptions(Struct, frozen=True, kw_only=True):
 
 class CrawlRequest(Struct, frozen=True, kw_only=True):
     urls: tuple[str, ...]
-    options: CrawlOptions
+    options: CrawlOptions = CrawlOptions()
 
 
 class DeepSearchRequest(Struct, frozen=True, kw_only=True):

@@ -36,6 +36,7 @@ __all__ = [
     "encode_deflated_frame",
     "encode_frame",
     "encode_frames",
+    "frame_header",
     "negotiate",
 ]
 
@@ -59,6 +60,11 @@ def _header(first: int, length: int) -> bytes:
     if length < 0x10000:
         return bytes((first, 126, length >> 8, length & 0xFF))
     return bytes((first, 127)) + length.to_bytes(8, "big")
+
+
+def frame_header(nbytes: int, opcode: int = TEXT) -> bytes:
+    """What stands before a payload of ``nbytes`` in its one unmasked, uncompressed frame."""
+    return _header(_FIN | opcode, nbytes)
 
 
 def encode_frame(payload: bytes, opcode: int = TEXT) -> bytes:

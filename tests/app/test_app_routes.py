@@ -377,4 +377,7 @@ def test_the_api_description_names_every_route(server: ServerProcess) -> None:
         place: Any = document
         for step in reference.removeprefix("#/").split("/"):
             place = place[step.replace("~1", "/")]
-    assert {"Result", "Summary", "CrawlRequest"} <= set(document["components"]["schemas"])
+    schemas = document["components"]["schemas"]
+    assert {"Result", "Summary", "CrawlRequest"} <= set(schemas)
+    assert schemas["CrawlRequest"]["required"] == ["urls"]
+    assert set(schemas) <= {reference.rpartition("/")[2] for reference in found}  # none for show

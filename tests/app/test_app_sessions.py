@@ -70,6 +70,46 @@ def test_a_post_with_a_session_on_the_sse_route_starts_and_a_get_follows(
     assert {event.data["request_id"] for event in logged(events)} == {answer["request_id"]}
 
 
+def test_a_head_is_answered_at_once_and_takes_nothing_from_who_reads(
+    server: ServerProcess, origin: Origin, session: str
+) -> None:
+    start(server, session, origin.stalling(2))
+    began = time.monotonic()
+    response = request(server.address, "HEAD", f"/crawl/stream?session_id={session}")
+    assert (response.status, response.body) == (200, b"")
+    assert response.headers["content-type"].startswith("application/x-ndjson")
+    assert response.headers["x-session-id"] == session
+    assert time.monotonic() - began < 5  # the run never ends by itself
+    post_json(server.address, f"/sessions/{session}/cancel", {})
+    with attach(server, session) as stream:
+        kinds = [event.kind for event in logged(stream.read_events())]
+    assert kinds == ["metadata", "start", "summary"]
+
+
+@pytest.mark.parametrize("name", ["X-Session-ID", "X-Request-ID"])
+def test_an_empty_identifier_is_refused(server: ServerProcess, origin: Origin, name: str) -> None:
+    for path in ("/crawl/stream", "/crawl/sse"):
+        response = post_json(server.address, path, {"urls": origin.pages(1)}, [(name, "")])
+        assert (response.status, response.error["details"]) == (400, {"field": name})
+
+
+def test_a_socket_resumes_by_the_header_and_is_welcomed_before_it_is_told_of_a_gap(
+    server: ServerProcess, origin: Origin, session: str
+) -> None:
+    start(server, session, origin.pages(2))
+    with attach(server, session) as stream:
+        ids = [event.event_id for event in logged(stream.read_events())]
+    target = f"/crawl/ws?session_id={session}"
+    with WebSocketClient(
+        server.address, target, headers=[("Last-Event-ID", str(ids[2]))]
+    ) as socket:
+        messages = socket.receive_until("summary")
+        assert [message["id"] for message in messages if "id" in message] == ids[3:]
+    with WebSocketClient(server.address, f"{target}&last_event_id=lost") as socket:
+        tags = [tag_of(message) for message in socket.receive_until("summary")]
+        assert tags[:3] == ["welcome", "gap", "metadata"]
+
+
 def test_a_post_on_the_sse_route_streams_where_accept_says_so(
     server: ServerProcess, origin: Origin, session: str
 ) -> None:

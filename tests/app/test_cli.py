@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.clock import wait_until
 from tests.helpers.origin import Origin
 from tests.helpers.programs import CHECKOUT
 
@@ -71,6 +73,46 @@ def test_wrong_usage_is_exit_code_2_and_one_clear_line(arguments: list[str]):
     assert done.stdout == ""
     assert "Error: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_list_that_is_no_text_and_an_output_that_cannot_be_written_are_exit_code_2(
+    tmp_path: Path,
+):
+    listed = tmp_path / "urls"
+    listed.write_bytes(b"\xff\xfe\n")
+    for arguments, said in (
+        (["-i", str(listed)], "is not utf-8 text"),
+        (["http://e.org/", "-o", str(tmp_path / "no" / "x")], "cannot write to"),
+        (["http://e.org/", "-o", str(tmp_path / "no" / "x"), "--server", "http://e.org"], "cannot"),
+    ):
+        done = run("crawl", *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_second_ctrl_c_ends_a_crawl_whose_output_nobody_reads(origin: Origin):
+    pages = [origin.url(f"/large/{number}?kb=200") for number in range(4)]
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [*EVENTMESH, "crawl", *ALLOW, *pages], stdout=writing, stderr=subprocess.PIPE, cwd=CHECKOUT
+    )
+    try:
+        wait_until(lambda: not select.select([], [writing], [], 0)[1], 30, "the pipe is not full")
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)  # it waits for its reader, to print the partial summary
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reading)
+        os.close(writing)
+        if process.stderr is not None:
+            process.stderr.close()
 
 
 def test_a_server_that_is_not_there_is_exit_code_3():
@@ -198,3 +240,34 @@ def test_help_is_quick_because_it_loads_no_server():
         cwd=CHECKOUT,
     )
     assert loaded.stdout.strip() == "False"
+
+
+def test_ctrl_c_while_the_command_is_still_being_loaded_is_quiet(tmp_path: Path):
+    # A stand-in for the first module that the command imports is where the signal arrives.
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [*EVENTMESH, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_ctrl_c_before_the_crawl_has_begun_is_quiet(tmp_path: Path):
+    urls = tmp_path / "urls"
+    os.mkfifo(urls)
+    with subprocess.Popen(
+        [*EVENTMESH, "crawl", "-i", str(urls)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=CHECKOUT,
+    ) as process:
+        with urls.open("w"):  # returns when the command has opened its end, and waits for a line
+            process.send_signal(signal.SIGINT)
+            written, errors = process.communicate(timeout=20)
+    assert (process.returncode, written, errors.strip()) == (130, "", "")

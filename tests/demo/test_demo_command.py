@@ -22,8 +22,8 @@ from tests.helpers.programs import CHECKOUT, require_program
 from tests.helpers.servers import descendants, is_running
 
 COMMAND = [sys.executable, "-m", "eventmesh_trio", "demo"]
-NOT_FINE = {"/news/no-such-story": "404", "/private/ledger": "  0"}
-_LINE = re.compile(r"^( {2}0|\d{3})  *(?:\d+ words)?  *\d+ ms  (/\S*) +(\S.*)$", re.MULTILINE)
+NOT_FINE = {"/news/no-such-story": "404", "/private/ledger": "  -"}
+_LINE = re.compile(r"^( {2}-|\d{3})  *(?:\d+ words)?  *\d+ ms  (/\S*) +(\S.*)$", re.MULTILINE)
 
 
 def environment() -> dict[str, str]:
@@ -83,9 +83,11 @@ def test_demo_exit_prints_a_line_a_page_and_the_summary_and_ends_with_0(
     assert seen["/ru/volga"][1] == "Паром через Волгу"
     assert seen["/private/ledger"][1].startswith("robots_denied: ")
     assert seen["/flaky"][1] == "A page that works at the second attempt"
+    assert seen["/app/tide-clock"][1] == "Tide clock (built by a script: needs a browser)"
     fine = len(PATHS) - len(NOT_FINE)
     assert f"completed: {len(PATHS)} pages, {fine} fine, 2 failed, 0 cancelled" in done.stdout
     assert "errors: 1 http_error, 1 robots_denied" in done.stdout
+    assert "Site and server end here" in done.stdout
     assert "Traceback" not in done.stderr
 
 
@@ -215,7 +217,11 @@ def test_on_a_terminal_a_live_bar_stands_on_stderr_and_none_of_it_on_stdout() ->
 def test_without_a_terminal_progress_is_plain_lines(
     done: subprocess.CompletedProcess[str],
 ) -> None:
-    assert re.search(rf"^\d+ of {len(PATHS)} pages$", done.stderr, re.MULTILINE)
+    counts = [
+        int(count) for count in re.findall(rf"^(\d+) of {len(PATHS)} pages$", done.stderr, re.M)
+    ]
+    assert counts == sorted(set(counts))
+    assert counts[-1] == len(PATHS)
     assert "\x1b" not in done.stderr
 
 

@@ -194,6 +194,10 @@ class LineEncoder:
     """One line an event: JSON small enough to look at, with the id where there is one."""
 
     name: str = "line"
+    joins: bool = False
+
+    def encode_into(self, buffer: bytearray, event: Event) -> None:
+        buffer += self.encode(event)
 
     def encode(self, event: Event) -> bytes:
         tag = str(event.__struct_config__.tag)

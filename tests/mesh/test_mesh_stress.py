@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
@@ -13,20 +13,48 @@ import trio.testing
 from mesh_support import LineEncoder, SmallJob, indexes, parsed, seq_of, spec, tags
 
 from eventmesh_trio.errors import BackpressureExceeded
+from eventmesh_trio.mesh.flow import Track
 from eventmesh_trio.mesh.hub import Hub, open_hub
 from eventmesh_trio.mesh.limits import MeshLimits
+from eventmesh_trio.mesh.log import EventLog
 from eventmesh_trio.mesh.reader import ReaderSpec
 from eventmesh_trio.mesh.session import Session
+from eventmesh_trio.mesh.subscriber import Subscriber
+from eventmesh_trio.wire.events import Event
+from tests.helpers.scheduling import run_in_order
 
 NAPS = (0.0, 0.0, 0.001, 0.01, 0.3)
+
+
+class Scene(dict[str, object]):
+    """What a life is about, by name, for its failure to show; functions are asked only then."""
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{name}: {thing() if callable(thing) else thing}" for name, thing in self.items()
+        )
+
+
+Life = Callable[[int, Scene], Awaitable[None]]
+
+
+def describe(session: Session) -> str:
+    """A session's log and runs, one line each."""
+    log = session.log
+    kept = [f"{seq} {type(log.event(seq)).__name__}" for seq in range(log.first, log.top + 1)]
+    states = {name: run.state.value for name, run in session.runs.items()}
+    held = [
+        (place.seq, place.capacity) for run in session.runs.values() for place in run.track.places
+    ]
+    return f"runs {states}, held {held}\n  kept of {log.top}: {kept}"
 
 
 @attrs.define(eq=False)
 class Client:
     """Reads with random pace, is cut at random, and resumes by the last id that it has received."""
 
-    hub: Hub
-    rnd: random.Random
+    hub: Hub = attrs.field(repr=False)
+    rnd: random.Random = attrs.field(repr=False)
     lossless: bool = True
     events: list[dict[str, Any]] = attrs.field(factory=list)
     last_id: str | None = None
@@ -77,7 +105,7 @@ class Client:
             assert tags(self.events)[-1] == "summary"
 
 
-async def survive(seed: int) -> None:
+async def survive(seed: int, scene: Scene) -> None:
     rnd = random.Random(seed)
     limits = MeshLimits(
         window_bytes=rnd.choice((1, 5000, 1 << 20)),
@@ -90,10 +118,12 @@ async def survive(seed: int) -> None:
         session = hub.open_session("s")
         job = SmallJob(total=rnd.randrange(1, 150), nap=rnd.choice(NAPS), burst=rnd.randrange(1, 9))
         run, _ = hub.start_run(session, job, request_id="req-1")
+        scene |= {"limits": limits, "log": lambda: describe(session), "job": job}
         clients = [
             Client(hub, random.Random(rnd.random()), lossless=index % 3 != 2)
             for index in range(1 + seed % 7)
         ]
+        scene["clients"] = clients
         async with trio.open_nursery() as nursery:
             for client in clients:
                 nursery.start_soon(client.follow, session)
@@ -111,7 +141,7 @@ async def survive(seed: int) -> None:
         assert trio.lowlevel.current_statistics().tasks_living == before
 
 
-async def perish(seed: int) -> None:
+async def perish(seed: int, scene: Scene) -> None:
     """As above, but the run is cancelled, times out, fails or is abandoned somewhere."""
     rnd = random.Random(seed)
     async with open_hub(MeshLimits(stall_seconds=1, max_paused_seconds=2)) as hub:
@@ -122,9 +152,12 @@ async def perish(seed: int) -> None:
         run, _ = hub.start_run(
             session, job, request_id="req-1", timeout_seconds=rnd.choice((None, 0.5, 5))
         )
+        clients: list[Client] = []
+        scene |= {"log": lambda: describe(session), "job": job, "clients": clients}
         async with trio.open_nursery() as nursery:
             for _ in range(rnd.randrange(4)):
                 client = Client(hub, random.Random(rnd.random()))
+                clients.append(client)
                 nursery.start_soon(client.follow, session)
             commands: list[Callable[[], bool]] = [run.pause, run.resume, run.pause, run.cancel]
             for _ in range(rnd.randrange(10)):
@@ -142,7 +175,7 @@ async def perish(seed: int) -> None:
         assert not hub._lingering
 
 
-async def mingle(seed: int) -> None:
+async def mingle(seed: int, scene: Scene) -> None:
     """Several runs in one session; readers of one or all of them, lossless or lossy, none cut."""
     rnd = random.Random(seed)
     limits = MeshLimits(
@@ -152,11 +185,15 @@ async def mingle(seed: int) -> None:
     )
     async with open_hub(limits) as hub:
         session = hub.open_session("s")
+        said = record(session.log)
+        scene |= {"limits": limits, "log": lambda: describe(session), "said": said}
         anchor = session.subscribe(spec(until="never", strategy="drop_oldest"))
         totals = {name: rnd.randrange(1, 120) for name in "abc"}
+        readings = []
         async with trio.open_nursery() as nursery:
             for name, total in totals.items():
                 job = SmallJob(name, total=total, nap=rnd.choice(NAPS), burst=rnd.randrange(1, 9))
+                scene[f"job {name}"] = job
                 hub.start_run(session, job, request_id=name)
             for name in (*totals, None, None):
                 for strategy in ("block", "drop_oldest", "drop_newest"):
@@ -171,64 +208,145 @@ async def mingle(seed: int) -> None:
                         ),
                         after=0,
                     )
-                    runs = 3 if name is None else 1
-                    expected = sum(totals.values()) if name is None else totals[name]
-                    # Without replay the openings are gone, and a gap says so.
-                    evicted = 2 * runs - reader.statistics().pending
-                    expected += 3 * runs - evicted
-                    nursery.start_soon(count, reader, rnd, name, expected, evicted)
+                    reading = Reading(reader, rnd, name)
+                    scene[f"reading {len(readings)}"] = reading.describe
+                    readings.append(reading)
+                    nursery.start_soon(reading.follow)
         anchor.close()
+        assert len(said) == sum(totals.values()) + 3 * len(totals)
+        for reading in readings:
+            scene["checked"] = reading.describe
+            reading.check(said, keeps_all=limits.replay_bytes == 1 << 24)
         assert not session.log.flow.places
 
 
-async def count(
-    reader: Any, rnd: random.Random, name: str | None, expected: int, evicted: int
-) -> None:
-    events = []
-    while True:
+def record(log: EventLog) -> dict[int, tuple[str, str]]:
+    """Whose and what each event of ``log`` is, by its number: what is evicted stays known here."""
+    said: dict[int, tuple[str, str]] = {}
+    append = log.append
+
+    def recording(track: Track, event: Event) -> int:
+        seq = append(track, event)
+        said[seq] = (track.request_id, type(event).__name__)
+        return seq
+
+    log.append = recording
+    return said
+
+
+@attrs.define(eq=False)
+class Reading:
+    """Reads to the end at random pace, and knows what it must have read."""
+
+    reader: Subscriber
+    rnd: random.Random
+    name: str | None
+    events: list[dict[str, Any]] = attrs.field(factory=list)
+    evicted: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        # Without replay the openings are gone, and a gap says so.
+        self.evicted = (6 if self.name is None else 2) - self.reader.statistics().pending
+
+    def describe(self) -> str:
+        return f"{self.reader.spec}\n  {self.reader.statistics()}\n  {self.events}"
+
+    async def follow(self) -> None:
+        while True:
+            try:
+                batch = await self.reader.receive_batch()
+            except trio.EndOfChannel:
+                break
+            await trio.sleep(self.rnd.choice(NAPS))
+            self.reader.sent(batch.events, batch.nbytes, 0)
+            self.events += parsed(batch.pieces)
+        self.reader.close()
+
+    def check(self, said: dict[int, tuple[str, str]], *, keeps_all: bool) -> None:
+        mine = [seq for seq, (name, _) in said.items() if self.name in (None, name)]
+        ends = {seq for seq in mine if said[seq][1] == "Summary"}
+        logged = [event for event in self.events if event["id"]]
+        got = [seq_of(event) for event in logged]
+        assert got == sorted(set(got)), "doubled or out of order"
+        assert set(got) <= set(mine)
+        assert [event["request_id"] for event in logged] == [said[seq][0] for seq in got]
+        # Loss is told, always, and nothing is told lost that was sent.
+        gaps = [event for event in self.events if event["event"] == "gap"]
+        lost = {n for gap in gaps for n in range(gap["missing_from"], gap["missing_to"] + 1)}
+        assert lost.intersection(mine) == set(mine).difference(got)
+        statistics = self.reader.statistics()
+        assert len(got) + statistics.dropped == len(mine) - self.evicted
+        assert bool(gaps) == bool(statistics.dropped or self.evicted)
+        assert statistics.pending == 0
+        if self.reader.spec.lossless:
+            assert got == mine[self.evicted :]
+        if self.reader.spec.lossless or keeps_all:
+            # No strategy drops how a run ended. But the log holds nothing for a lossy reader: one
+            # that writes while all of a run passes and is evicted gets a gap, and nothing else.
+            assert ends <= set(got)
+
+
+def live(life: Life, seed: int, order: int) -> None:
+    """One life. A failure shows its state, and ``live(life, seed, order)`` brings it back."""
+    scene = Scene()
+
+    async def bounded() -> None:
         try:
-            batch = await reader.receive_batch()
-        except trio.EndOfChannel:
-            break
-        await trio.sleep(rnd.choice(NAPS))
-        reader.sent(batch.events, batch.nbytes, 0)
-        events += parsed(batch.pieces)
-    reader.close()
-    logged = [event for event in events if event["id"]]
-    seqs = [seq_of(event) for event in logged]
-    assert seqs == sorted(set(seqs))
-    assert name is None or {event["request_id"] for event in logged} == {name}
-    if reader.spec.lossless:  # for others the log need not keep even how a run ended
-        assert tags(logged).count("summary") == (1 if name else 3)
-    statistics = reader.statistics()
-    assert len(logged) + statistics.dropped == expected
-    assert statistics.pending == 0
-    gaps = [event for event in events if event["event"] == "gap"]
-    assert bool(gaps) == bool(statistics.dropped or evicted)
-    # Order holds across gaps, and no gap names what was sent.
-    lost = {n for gap in gaps for n in range(gap["missing_from"], gap["missing_to"] + 1)}
-    assert not lost.intersection(seqs)
-    if reader.spec.lossless and not evicted:
-        assert not gaps
+            with trio.fail_after(1e6):  # a lost wake-up shows at once under this clock
+                await life(seed, scene)
+        except BaseException as error:
+            error.add_note(f"again by: live({life.__name__}, seed={seed}, order={order})\n{scene}")
+            raise
+
+    run_in_order(bounded, f"{seed}/{order}")
+
+
+LIVES = (survive, perish, mingle)
 
 
 @pytest.mark.parametrize("block", range(4))
-@pytest.mark.parametrize("life", [survive, perish, mingle])
+@pytest.mark.parametrize("life", LIVES)
 def test_random_readers_and_commands_lose_nothing_and_leave_nothing(
-    life: Callable[[int], Any], block: int, logged: object
+    life: Life, block: int, logged: object
 ) -> None:
     for seed in range(block * 50, (block + 1) * 50):
-        with_clock = trio.testing.MockClock(autojump_threshold=0)
+        live(life, seed, order=0)
 
-        async def bounded(seed: int = seed) -> None:
-            with trio.fail_after(1e6):  # a lost wake-up shows at once under this clock
-                await life(seed)
 
-        try:
-            trio.run(bounded, clock=with_clock)
-        except BaseException as error:
-            error.add_note(f"seed {seed}")
-            raise
+@pytest.mark.slow
+@pytest.mark.parametrize("order", range(1, 4))
+@pytest.mark.parametrize("life", LIVES)
+def test_they_lose_nothing_in_whatever_order_tasks_have_their_turn(
+    life: Life, order: int, logged: object
+) -> None:
+    for seed in range(200):
+        live(life, seed, order)
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_a_life_comes_again_by_its_seed_and_order(life: Life, logged: object) -> None:
+    def steps(order: int) -> list[tuple[float, str]]:
+        seen: list[tuple[float, str]] = []
+
+        class Steps(trio.abc.Instrument):
+            def before_task_step(self, task: trio.lowlevel.Task) -> None:
+                seen.append((trio.current_time(), task.name))
+
+        run_in_order(lambda: life(7, Scene()), f"7/{order}", [Steps()])
+        return seen
+
+    assert steps(0) == steps(0) != steps(1)
+
+
+def test_a_life_that_fails_shows_its_state_and_how_to_bring_it_back() -> None:
+    async def fail(seed: int, scene: Scene) -> None:
+        scene["answer"] = lambda: 42
+        raise AssertionError
+
+    with pytest.raises(AssertionError) as caught:
+        live(fail, 3, 1)
+    (note,) = caught.value.__notes__
+    assert note == "again by: live(fail, seed=3, order=1)\nanswer: 42"
 
 
 async def test_fifty_stuck_readers_do_not_widen_the_gaps_of_another_run(

@@ -3,13 +3,12 @@
 import itertools
 from typing import Any
 
-import attrs
 import msgspec
 import pytest
 import trio
 import trio.testing
 from mesh_support import (
-    LINES,
+    LineEncoder,
     SmallJob,
     indexes,
     parsed,
@@ -109,16 +108,47 @@ async def test_a_cancelled_receive_loses_and_repeats_nothing(
 
 
 async def test_an_encoder_may_hide_kinds_of_events(autojump_clock: object, hub: Hub) -> None:
-    @attrs.frozen
-    class Hiding:
+    class Hiding(LineEncoder):
         def encode(self, event: Event) -> bytes:
-            return b"" if isinstance(event, Result) else LINES.encode(event)
+            return b"" if isinstance(event, Result) else super().encode(event)
 
     session, _, first = start(hub, SmallJob(total=3, nap=1))
     reader = session.subscribe(ReaderSpec(encoder_for=lambda _: Hiding(), progress=False))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read_all, first)
         assert tags(await read_all(reader)) == ["metadata", "start", "summary"]
+    assert reader.statistics().messages_sent == 3
+
+
+async def test_the_only_reader_gets_its_events_joined_and_two_get_the_same_bytes(
+    autojump_clock: object, hub: Hub
+) -> None:
+    encoder = HTTPEncoder("ndjson")
+    session = hub.open_session("s")
+    spec = ReaderSpec(encoder_for=lambda _: encoder, progress=False, until="never")
+    alone = session.subscribe(spec)
+    hub.start_run(session, SmallJob(total=20), request_id="a")
+    await trio.testing.wait_all_tasks_blocked()
+    joined = await alone.receive_batch()
+    assert (len(joined.pieces), joined.events) == (3, 23)  # metadata, the rest, summary
+    readers = [session.subscribe(spec, after=0) for _ in range(2)]
+    for reader in readers:
+        batch = await reader.receive_batch()
+        assert len(batch.pieces) == batch.events == 23
+        assert b"".join(batch.pieces[1:-1]) == joined.pieces[1]
+
+
+async def test_a_joined_batch_is_bounded_by_bytes_but_takes_one_event_however_large(
+    autojump_clock: object, hub: Hub
+) -> None:
+    encoder = HTTPEncoder("ndjson")
+    session = hub.open_session("s")
+    spec = ReaderSpec(encoder_for=lambda _: encoder, progress=False, until="never", batch_bytes=1)
+    reader = session.subscribe(spec)
+    hub.start_run(session, SmallJob(total=5), request_id="a")
+    await trio.testing.wait_all_tasks_blocked()
+    sizes = [(await reader.receive_batch()).events for _ in range(8)]
+    assert sizes == [1] * 8
 
 
 async def test_each_run_is_encoded_as_its_own_encoder_wants(
@@ -133,8 +163,10 @@ async def test_each_run_is_encoded_as_its_own_encoder_wants(
         hub.start_run(session, SmallJob(name, nap=1), request_id=name)
     await trio.sleep(10)
     batch = await reader.receive_batch()
-    kinds = [piece[:1] for piece in batch.pieces]
-    assert (kinds.count(b"{"), len(kinds)) == (6, 12)
+    written = b"".join(batch.pieces).splitlines()
+    assert sum(line.startswith(b"{") for line in written) == 6
+    assert sum(line.startswith(b"data: {") for line in written) == 6
+    assert batch.events == 12
 
 
 async def test_embedders_receive_events_with_their_ids_and_members(
@@ -636,6 +668,34 @@ async def test_without_backpressure_no_warning_is_sent_and_the_window_is_fixed(
     assert indexes(events) == list(range(2000))
     statistics = reader.statistics()
     assert (statistics.capacity, statistics.resizes, statistics.episodes) == (256, 0, 1)
+
+
+@pytest.mark.parametrize("strategy", ["block", "drop_oldest", "drop_newest"])
+@pytest.mark.parametrize("by_events", [False, True])
+async def test_a_run_opens_whole_and_without_a_warning_however_small_its_readers_window(
+    hub: Hub, strategy: str, by_events: bool
+) -> None:
+    _, _, reader = start(hub, SmallJob(total=5), strategy=strategy, capacity=1, min_capacity=1)
+    await trio.testing.wait_all_tasks_blocked()  # a window full or overrun before it is first read
+    if by_events:
+        seen = [type(await reader.receive()).__name__ for _ in range(2)]
+        assert seen == ["Metadata", "Start"]
+    else:
+        assert tags(await read_batch(reader))[:2] == ["metadata", "start"]
+
+
+async def test_a_lossy_reader_of_a_run_that_the_log_has_forgotten_gets_one_gap_for_all_of_it() -> (
+    None
+):
+    # Only lossless readers hold what they have not read; `replay_bytes` is all that others have.
+    async with open_hub(MeshLimits(replay_bytes=0)) as hub:
+        session, _, reader = start(
+            hub, SmallJob(total=3), strategy="drop_newest", system_status=False
+        )
+        await trio.testing.wait_all_tasks_blocked()
+        (gap,) = await read_all(reader)
+        assert (gap["event"], gap["missing_from"], gap["missing_to"]) == ("gap", 1, 6)
+        assert reader.statistics().dropped == session.log.top == 6
 
 
 async def test_warnings_are_at_least_warning_seconds_apart(

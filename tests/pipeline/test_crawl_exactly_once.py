@@ -11,7 +11,6 @@ import pytest
 import structlog
 import trio
 from msgspec import UNSET
-from trio.testing import MockClock
 
 from eventmesh_trio.abc import Encoder, Extraction, Page
 from eventmesh_trio.errors import NetworkFailure, ParseFailure
@@ -30,6 +29,7 @@ from eventmesh_trio.testing import (
 from eventmesh_trio.wire.encoders import HTTPEncoder
 from eventmesh_trio.wire.events import Event, Metadata, Result, Start, Summary
 from eventmesh_trio.wire.requests import CrawlOptions, CrawlRequest
+from tests.helpers.scheduling import run_in_order
 
 NAPS = (0.0, 0.0, 0.001, 0.01, 0.05)
 ENDINGS = ("completed", "timed_out", "cancelled", "shutdown")
@@ -154,10 +154,11 @@ def weather(seeds: range) -> Counter[str]:
         for seed in seeds:
             storm = Storm(seed)
             try:
-                trio.run(storm.blow, clock=MockClock(autojump_threshold=0))
+                run_in_order(storm.blow, str(seed))
                 endings[storm.judge()] += 1
             except Exception as error:
-                error.add_note(f"seed {seed}")
+                seen = [type(event).__name__ for event in storm.seen]
+                error.add_note(f"seed {seed}, {storm.ending}; seen: {seen}")
                 raise
     return endings
 

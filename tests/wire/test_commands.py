@@ -60,6 +60,20 @@ def test_what_is_no_command_is_an_invalid_request(message):
         parse_command(message)
 
 
+@pytest.mark.parametrize(
+    "message",
+    ['{"action":"explode","urls":[]}', '{"requestId":"a b","action":"ping"}', '{"request_id":5}'],
+)
+def test_a_refusal_tells_nothing_of_how_the_message_was_parsed(message):
+    with pytest.raises(InvalidRequest) as caught:
+        parse_command(message)
+    assert set(caught.value.context) <= {"request_id"}
+
+
+def test_an_operation_that_is_null_is_not_said():
+    assert parse_command('{"request_type":null,"action":"ping"}').operation == "ping"
+
+
 def test_an_unknown_operation_keeps_its_id_for_the_reply():
     with pytest.raises(InvalidRequest) as caught:
         parse_command('{"action":"explode","request_id":"r"}')

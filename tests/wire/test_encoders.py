@@ -10,7 +10,12 @@ from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from eventmesh_trio.errors import FetchTimeout, ValidationError
 from eventmesh_trio.wire import events
-from eventmesh_trio.wire.encoders import EnvelopeEncoder, FlatEncoder, HTTPEncoder
+from eventmesh_trio.wire.encoders import (
+    MAX_MESSAGE_BYTES,
+    EnvelopeEncoder,
+    FlatEncoder,
+    HTTPEncoder,
+)
 from eventmesh_trio.wire.errors import error_info
 from eventmesh_trio.wire.ndjson import NDJSONDecoder
 from eventmesh_trio.wire.negotiation import accepts, message_encoder, stream_encoder
@@ -225,3 +230,26 @@ def test_each_websocket_dialect_tells_of_a_beginning_once():
     assert EnvelopeEncoder("frame").encode(metadata) != b""
     assert FlatEncoder("frame", "s").encode(metadata) == b""
     assert FlatEncoder("frame", "s").encode(start) != b""
+
+
+@pytest.mark.parametrize("encoder", [EnvelopeEncoder("message"), FlatEncoder("message", "s")])
+@pytest.mark.parametrize(
+    "text",
+    ["plain words " * 700_000, "\x01" * 600_000 + "plain words " * 600_000],
+    ids=["even", "escapes at the front"],
+)
+def test_a_document_too_large_for_a_message_is_cut_and_says_so(encoder, text):
+    message = encoder.encode(a_result(a_document(text)))
+    assert 0.5 * MAX_MESSAGE_BYTES < len(message) <= MAX_MESSAGE_BYTES
+    body = json.loads(message)
+    document = body["document"] if "document" in body else body["data"]["result"]["document"]
+    assert document["truncated"] is True
+    assert text.startswith(document["text"])
+    assert document["word_count"] == 200
+    whole = HTTPEncoder("ndjson").encode(a_result(a_document(text)))
+    assert len(json.loads(whole)["result"]["document"]["text"]) == len(text)
+
+
+@pytest.mark.parametrize("encoder", [EnvelopeEncoder("message"), FlatEncoder("message", "s")])
+def test_a_document_that_fits_a_message_is_whole(encoder):
+    assert b"truncated" not in encoder.encode(a_result(a_document("plain words " * 400_000)))

@@ -92,7 +92,9 @@ def test_only_allowed_origins_may_read_a_response():
     only = cors_fields(b"http://a", ["http://a"])
     assert (b"access-control-allow-origin", b"http://a") in only
     assert (b"vary", b"Origin") in only
-    assert cors_fields(b"http://b", ["http://a"]) == []
+    assert cors_fields(b"http://b", ["http://a"]) == [(b"vary", b"Origin")]
+    assert cors_fields(None, ["http://a"]) == [(b"vary", b"Origin")]  # caches keep these apart
+    assert cors_fields(b"http://a", []) == []  # CORS is switched off
     assert cors_fields(None, ["*"]) == []
     assert not any(b"credentials" in name for name, _ in cors_fields(b"http://a", ["*"]))
 
@@ -101,4 +103,10 @@ def test_a_preflight_is_told_the_methods():
     fields = dict(preflight_fields(b"http://a", ["*"], ["GET", "POST"]))
     assert fields[b"access-control-allow-methods"] == b"GET, POST"
     assert b"X-Session-ID" in fields[b"access-control-allow-headers"]
-    assert preflight_fields(b"http://b", ["http://a"], ["GET"]) == []
+    assert preflight_fields(b"http://b", ["http://a"], ["GET"]) == [(b"vary", b"Origin")]
+
+
+@pytest.mark.parametrize("value", ["1_000", "nan", "", "ten", "0x10"])
+def test_what_only_a_programming_language_reads_is_not_a_number(value):
+    with pytest.raises(ValidationError, match="X-Buffer-Size"):
+        wishes(x_buffer_size=value)
