@@ -1,7 +1,5 @@
 """`NoticeQueue`: a connection's own messages (replies, pongs), on their way to its one writer."""
 
-from collections import deque
-
 import trio
 
 __all__ = ["NoticeQueue"]
@@ -16,7 +14,7 @@ class NoticeQueue:
         self._limit = limit
         self._closed = False
         self._room: trio.lowlevel.ParkingLot | None = None
-        self.items: deque[bytes] = deque()
+        self.items: list[bytes] = []  # a list: an empty deque takes 0.7 KB of each idle stream
 
     def post_nowait(self, notice: bytes) -> None:
         """Add an encoded message. Raises `trio.WouldBlock`, `trio.ClosedResourceError`."""

@@ -5,7 +5,6 @@ is left where it is, and taken by the next batch.
 """
 
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -42,7 +41,7 @@ class Outlet(ABC, Generic[T]):
         """
 
     @abstractmethod
-    def take_notices(self, notices: deque[bytes]) -> None:
+    def take_notices(self, notices: list[bytes]) -> None:
         """Take what fits of a connection's own messages off the queue's front."""
 
 
@@ -91,9 +90,9 @@ class EncodedOutlet(Outlet[bytes]):
         self._add(pieces, nbytes)
         return count
 
-    def take_notices(self, notices: deque[bytes]) -> None:
+    def take_notices(self, notices: list[bytes]) -> None:
         while notices and (not self.items or self.nbytes + len(notices[0]) <= self._room):
-            notice = notices.popleft()
+            notice = notices.pop(0)
             self._add((notice,), len(notice))
         self.full = self.full or bool(notices)
 
@@ -130,5 +129,5 @@ class EventOutlet(Outlet[Event]):
             return 0
         return int(self.offer([event], track.request_id))
 
-    def take_notices(self, notices: deque[bytes]) -> None:
+    def take_notices(self, notices: list[bytes]) -> None:
         """Notices are bytes for a connection's writer: they wait for `receive_batch`."""

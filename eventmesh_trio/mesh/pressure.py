@@ -4,7 +4,6 @@ Source: ``streaming-api.md``, ``BufferConfig``: ``slow_send_threshold_ms`` (100 
 ``backpressure_window`` (50 sends).
 """
 
-from collections import deque
 from typing import Final
 
 __all__ = ["SAMPLES", "Pressure"]
@@ -23,7 +22,7 @@ class Pressure:
 
     def __init__(self, slow_threshold_ms: float) -> None:
         self._threshold_ms = slow_threshold_ms
-        self._samples: deque[float] = deque()
+        self._samples: list[float] = []  # a list: an empty deque takes 0.7 KB of each idle stream
         self._sum_ms = 0.0
         self._slow_samples = 0
         self.slow_sends = 0  # of all time
@@ -31,7 +30,7 @@ class Pressure:
     def record(self, milliseconds: float) -> None:
         """Note that one write took so long."""
         if len(self._samples) == SAMPLES:
-            oldest = self._samples.popleft()
+            oldest = self._samples.pop(0)
             self._sum_ms -= oldest
             self._slow_samples -= oldest > self._threshold_ms
         self._samples.append(milliseconds)

@@ -15,7 +15,7 @@ from wsproto import events as ws
 from eventmesh_trio.client.address import Address
 from eventmesh_trio.client.client import Client, open_client
 from eventmesh_trio.client.limits import ClientLimits
-from eventmesh_trio.wire.codec import append_id, decode_json, encode_json
+from eventmesh_trio.wire.codec import decode_json, encode_json
 from eventmesh_trio.wire.events import CrawlStart, Event, Summary
 from eventmesh_trio.wire.ndjson import encode_line
 from eventmesh_trio.wire.sse import encode_block
@@ -59,8 +59,7 @@ def summary(request_id: str, status: str = "completed") -> Summary:
 
 
 def body_of(event: Event, event_id: str | None) -> bytes:
-    body = encode_json(event)
-    return body if event_id is None else append_id(body, event_id)
+    return encode_json(event if event_id is None else msgspec.structs.replace(event, id=event_id))
 
 
 def framed(framing: str, event: Event, event_id: str | None) -> bytes:
