@@ -53,6 +53,7 @@ __all__ = [
 
 _RETRY: Final = b"retry: %d\n"
 _BUSY_RETRY_SECONDS: Final = 5.0
+_MAX_KEY_BYTES: Final = 255
 
 
 # --- Crawls --------------------------------------------------------------------------------------
@@ -178,20 +179,30 @@ def _wishes(mesh: Mesh, call: Call) -> ReaderWishes:
 
 def _idempotency_key(call: Call) -> str | None:
     given = call.exchange.request.field(b"idempotency-key")
-    return given.decode("latin-1")[:255] if given else None
+    if given is not None and len(given) > _MAX_KEY_BYTES:
+        raise ValidationError(
+            f"Idempotency-Key is over {_MAX_KEY_BYTES} bytes", field="Idempotency-Key"
+        )
+    return given.decode("latin-1") if given else None
 
 
 def _equal_run(call: Call, session: Session, fingerprint: str) -> Run | None:
-    """The run that this POST asks for again, if any.
+    """The run that this POST asks for again, if any: WIRE.md, section 3.
+
+    The key of a run that has ended gives its replay: a lost response can be asked for again.
 
     Raises:
-      ConflictError: the session has a live run, and it is another one.
+      ConflictError: the session has a live run, and it is another one; or the key is that of a
+        run that has ended and was asked for by another body.
     """
     key = _idempotency_key(call)
     if key is not None:
         for run in reversed(list(session.runs.values())):
-            if run.idempotency_key == key and run.fingerprint == fingerprint:
+            if run.idempotency_key != key:
+                continue
+            if run.live or run.fingerprint == fingerprint:
                 return run
+            raise ConflictError("this Idempotency-Key was used for another request")
     live = session.live_runs
     for run in live:
         if run.fingerprint == fingerprint and not run.has_reader:

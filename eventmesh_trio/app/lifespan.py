@@ -205,6 +205,7 @@ class Mesh:
         return {
             "streaming": {**attrs.asdict(snapshot), "efficiency": snapshot.efficiency()},
             "sessions": len(self.hub.sessions),
+            "metrics": self.metrics.samples(),
             "cache": {
                 **attrs.asdict(self.cache.statistics()),
                 "hit_rate": self.cache.statistics().hit_rate,

@@ -6,7 +6,7 @@ Names and labels are documented in ``docs/metrics.rst``. No label carries a URL,
 import logging
 import sys
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -60,6 +60,20 @@ class Metrics:
 
     def eviction(self, reason: str) -> None:
         self._evictions.labels(reason).inc()
+
+    def samples(self) -> dict[str, float | dict[str, float]]:
+        """Every sample but the buckets, by name; one with labels by their values."""
+        found: dict[str, Any] = {}
+        for family in self.registry.collect():
+            for sample in family.samples:
+                if sample.name.endswith(("_bucket", "_created")):
+                    continue
+                if sample.labels:
+                    labels = ",".join(sample.labels.values())
+                    found.setdefault(sample.name, {})[labels] = sample.value
+                else:
+                    found[sample.name] = sample.value
+        return found
 
     def render(self) -> bytes:
         """The Prometheus text format."""

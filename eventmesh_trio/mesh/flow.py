@@ -108,7 +108,6 @@ class Track(Flow):
         "progress",
         "readers",
         "request_id",
-        "summary_seq",
         "version",
     )
 
@@ -124,4 +123,3 @@ class Track(Flow):
         self.live = True
         self.first_seq = 0
         self.first_result_seq = 0
-        self.summary_seq = 0

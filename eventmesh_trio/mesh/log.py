@@ -26,7 +26,6 @@ from eventmesh_trio.wire.events import (
     Result,
     SearchResult,
     SearchResults,
-    Summary,
     stamp,
 )
 
@@ -122,8 +121,6 @@ class EventLog:
             track.version += 1
             if not track.first_result_seq:
                 track.first_result_seq = seq
-        elif isinstance(event, Summary):
-            track.summary_seq = seq
         self._events.append(stamp(event, f"{self.epoch}-{seq}"))
         self._weights.append(weight)
         self._sizes.append(weight)

@@ -249,7 +249,6 @@ class Run:
         for event in self._closing(job, error):
             self._log.append(self.track, event)
         self._counts = job.counts
-        self.track.version += 1
         last = self._progress()
         self.track.progress = lambda: last  # the job may go; a replay shows this one
         self._job = None

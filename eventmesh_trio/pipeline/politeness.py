@@ -71,11 +71,6 @@ class Politeness:
         """Hosts that anything is remembered about, robots.txt files not counted."""
         return len(self._hosts) + len(self._resting)
 
-    @property
-    def known_robots(self) -> int:
-        """Robots.txt files that are remembered."""
-        return len(self._robots)
-
     @asynccontextmanager
     async def turn(self, url: str, options: CrawlOptions) -> AsyncIterator[None]:
         """Hold a turn at the URL's host for as long as the block lasts.

@@ -58,6 +58,10 @@ class RobotsLimits:
     unreachable_seconds: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
     """How long an origin whose robots.txt cannot be had is not asked again, nor for its pages."""
 
+    failure_seconds: float = attrs.field(default=0.1, validator=attrs.validators.gt(0))
+    """How long a failure that may pass (no connection, no answer) is shared by all who ask; after
+    that the retries of each URL decide."""
+
     max_entries: int = attrs.field(default=2000, validator=attrs.validators.gt(0))
     """Origins remembered; the one unused for longest goes first."""
 
@@ -212,7 +216,11 @@ class RobotsCache:
         self, rules: Protego | None, failure: PageError | None = None, nbytes: int = 0
     ) -> Robots:
         limits = self._limits
-        seconds = limits.keep_seconds if failure is None else limits.unreachable_seconds
+        seconds = limits.keep_seconds
+        if isinstance(failure, RobotsDenied):
+            seconds = limits.unreachable_seconds
+        elif failure is not None:
+            seconds = limits.failure_seconds if failure.can_retry else limits.unreachable_seconds
         return Robots(rules, trio.current_time() + seconds, nbytes + _ENTRY_BYTES, failure)
 
     def _keep(self, origin: str, entry: Robots) -> None:

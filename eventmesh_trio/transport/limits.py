@@ -76,7 +76,7 @@ class TransportLimits:
     # ASGI servers.
     max_receive_messages: int = 8
     """Messages taken from the ASGI server ahead of the handler."""
-    max_delivery_seconds: float = 3600.0
+    max_delivery_seconds: float = 86_400.0
     """The age at which a streamed response ends under ASGI, where a disconnect can be hidden."""
 
     def __attrs_post_init__(self) -> None:

@@ -121,8 +121,8 @@ class Document(Struct, frozen=True, gc=False, kw_only=True):
 
     ``date`` and ``modified`` are ``YYYY-MM-DD`` or RFC 3339; ``language`` is a BCP 47 tag;
     ``reading_time`` is in minutes, at least 1 where there is text; ``quality_score`` is the
-    confidence of the extraction, 0-100; ``content_hash`` is ``sha256:<hex>`` over ``text``, or, where
-    the page itself is sent, over ``html``.
+    confidence of the extraction, 0-100; ``content_hash`` is ``sha256:<hex>`` over ``text``, or,
+    where the page itself is sent, over ``html``.
     """
 
     url: str

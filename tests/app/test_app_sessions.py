@@ -255,6 +255,21 @@ def test_an_idempotency_key_attaches_to_its_run_from_the_start(
     assert len(document["runs"]) == 1
 
 
+def test_the_key_of_a_run_that_ended_replays_it_and_is_refused_for_another_body(
+    server: ServerProcess, origin: Origin, session: str
+) -> None:
+    ours = [("X-Session-ID", session), ("Idempotency-Key", "used")]
+    with open_crawl(server.address, origin.pages(2), headers=ours) as first:
+        ids = [event.event_id for event in logged(first.read_events())]
+    with open_crawl(server.address, origin.pages(2), headers=ours) as again:
+        assert [event.event_id for event in logged(again.read_events())] == ids
+    with open_crawl(server.address, origin.pages(3), headers=ours) as other:
+        assert other.status == 409
+    long_key = [("X-Session-ID", session), ("Idempotency-Key", "k" * 256)]
+    with open_crawl(server.address, origin.pages(2), headers=long_key) as refused:
+        assert refused.status == 400
+
+
 def test_a_session_tells_of_its_runs(server: ServerProcess, origin: Origin, session: str) -> None:
     with open_crawl(
         server.address,
@@ -434,8 +449,13 @@ def test_a_started_run_that_nobody_follows_is_cancelled_when_it_has_lingered(
         document = get_json(server.address, f"/sessions/{session}")
         assert document["runs"][0]["state"] == "running"
         wait_until(lambda: origin.in_flight == 0, 3, "the run is live, and nobody ever follows it")
-        document = get_json(server.address, f"/sessions/{session}")
-        assert document["runs"][0]["state"] == "cancelled"
+
+        def state() -> str:
+            return str(get_json(server.address, f"/sessions/{session}")["runs"][0]["state"])
+
+        # The origin sees its connections close a moment before the run's tasks have ended.
+        wait_until(lambda: state() != "cancelling", 2, "the run's tasks do not end")
+        assert state() == "cancelled"
         with attach(server, session) as stream:  # kept for replay
             assert logged(stream.read_events())[-1].data["status"] == "cancelled"
 

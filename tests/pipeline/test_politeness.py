@@ -342,6 +342,21 @@ async def test_an_origin_that_cannot_be_reached_says_why(
     assert len(source.asked) == attempts
 
 
+async def test_a_network_failure_is_no_more_than_a_moment_old(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    source = Source({"http://a.example": NetworkFailure("refused")})
+    politeness = polite(source)
+    url = parse_url("http://a.example/")
+    with pytest.raises(NetworkFailure):
+        await politeness.check(url, OPTIONS)
+    del source.answers["http://a.example"]  # it is up again
+    with pytest.raises(NetworkFailure):  # who asked at the same time is told the same
+        await politeness.check(url, OPTIONS)
+    await trio.sleep(PolitenessLimits().robots.failure_seconds)
+    await politeness.check(url, OPTIONS)
+
+
 async def test_a_robots_file_that_does_not_come_is_waited_for_no_longer_than_its_limit(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
