@@ -183,10 +183,14 @@ class _Deflate:
             wrapped = data[0] & 0x0F == 8 and int.from_bytes(data[:2], "big") % 31 == 0
             self._decoder = zlib.decompressobj(zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS)
             self._head = b""
-        while data and not self._decoder.eof:
+        while not self._decoder.eof:
             if piece := self._decoder.decompress(data, _PIECE_BYTES):
                 yield piece
             data = self._decoder.unconsumed_tail
+            # A full piece may have more behind it though all input is taken: bare deflate data has
+            # no checksum at its end that would wait for its turn.
+            if not data and len(piece) < _PIECE_BYTES:
+                return
 
 
 class _Brotli:

@@ -10,7 +10,7 @@ from contextlib import suppress
 import brotli  # type: ignore[import-untyped]
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eventmesh_trio.errors import NetworkFailure, TooLarge, UnsupportedContent
@@ -76,6 +76,7 @@ def test_what_was_coded_comes_back_however_it_is_cut(
 
 @pytest.mark.parametrize("name", ENCODERS)
 @given(length=st.integers(0, 400_000), size=st.sampled_from([1, 100, 65536]))
+@example(length=65537, size=100)  # one byte more than a piece, and no input left
 def test_long_runs_of_one_byte_come_back_whole(name: str, length: int, size: int) -> None:
     coding, encode = ENCODERS[name]
     wire = encode(bytes(length))
