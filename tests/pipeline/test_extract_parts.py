@@ -197,3 +197,8 @@ def test_the_guard_takes_attributes_beyond_the_limit_out() -> None:
     assert guard(tag).endswith(">text</p>")
     data = f'<img src="data:image/png;base64,{"A" * 100_000}" alt="x">'
     assert guard(data) == data
+
+
+def test_a_short_cut_ends_at_a_line_as_well_as_at_a_word() -> None:
+    assert cut("Page 1\nThird line", 10) == ("Page 1", True)
+    assert cut("one two three", 10) == ("one two", True)

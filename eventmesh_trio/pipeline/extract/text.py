@@ -60,8 +60,8 @@ def cut(text: str, limit: int | None) -> tuple[str, bool]:
     if limit is None or len(text) <= limit:
         return text, False
     head = text[:limit]
-    for separator, reach in (("\n", limit // 5), (" ", 40)):
-        at = head.rfind(separator, max(0, limit - reach))
+    for separators, reach in (("\n", limit // 5), (" \n", 40)):
+        at = max(head.rfind(separator, max(0, limit - reach)) for separator in separators)
         if at > 0:
             return head[:at].rstrip(), True
     return head.rstrip(), True
