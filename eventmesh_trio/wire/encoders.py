@@ -38,6 +38,7 @@ MessageFraming = Literal["frame", "message"]  # a whole server frame, or the bar
 
 _KEEP_ALIVE: Final = encode_comment("keep-alive")
 _TAGS: Final = {kind: str(kind.__struct_config__.tag).encode() for kind in Event.__subclasses__()}
+_BLOCK_HEADS: Final = {kind: b"event: %s\ndata: " % tag for kind, tag in _TAGS.items()}
 _SUGGESTIONS: Final = {kind.type: kind.suggestions for kind in PageError.__subclasses__()}
 
 
@@ -84,10 +85,12 @@ class HTTPEncoder:
             return
         # Not `encode_block`, which takes any text (2 us): JSON has no line ends, nor have our ids.
         if event.id is not UNSET:
-            buffer += b"id: %s\nevent: %s\ndata: " % (event.id.encode(), _TAGS[type(event)])
-        else:
-            comment = _KEEP_ALIVE if isinstance(event, Heartbeat) else b""
-            buffer += b"%sevent: %s\ndata: " % (comment, _TAGS[type(event)])
+            buffer += b"id: "
+            buffer += event.id.encode()
+            buffer += b"\n"
+        elif isinstance(event, Heartbeat):
+            buffer += _KEEP_ALIVE
+        buffer += _BLOCK_HEADS[type(event)]
         encode_json_into(buffer, shaped)
         buffer += b"\n\n"
 
