@@ -3,7 +3,8 @@
 Each class knows what a client is told about it: a stable ``type`` and ``code``, the HTTP ``status``
 it gets before a stream has begun, whether a retry can help, whose fault it is (``category``), and
 what the reader of the message can do (``suggestions``). Instances add the ``message`` and a
-``context`` of plain JSON values. Nothing here imports anything of ours.
+``context`` of plain JSON values. Nothing here imports anything of ours. One module although it is
+long: it is a table, a row to each failure.
 """
 
 from collections.abc import Mapping

@@ -268,7 +268,7 @@ class EventLog:
     ) -> tuple[bytes, int, int, bool]:
         """As `encoded`, in one piece and kept for nobody: for the only reader of its events.
 
-        With a piece for each event, kept beside it, one reader cost a third more.
+        With a piece for each event, kept beside it, one reader cost a quarter more (7.6 us).
 
         Args:
           must: take one event, however large.

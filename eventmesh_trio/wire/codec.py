@@ -90,7 +90,7 @@ def encode_json(value: object) -> bytes:
 
 
 def encode_json_into(buffer: bytearray, value: object) -> None:
-    """Append what `encode_json` returns to ``buffer``, without making it (0.4 us)."""
+    """Append what `encode_json` returns to ``buffer``, without making it (0.9, not 1.1 us)."""
     end = len(buffer)
     try:
         _encoder.encode_into(value, buffer, end)

@@ -504,5 +504,4 @@ def test_control_is_acknowledged_within_a_tenth_of_a_second_while_origins_stall(
         f"{server.kind}: slowest of {len(times)} commands, ms: {[round(t * 1000) for t in slowest]}"
     )
     assert summary["status"] == "cancelled"
-    assert slowest[-2] < 0.1
-    assert slowest[-1] < 0.5  # one may meet a busy machine
+    assert slowest[-1] < 0.1
