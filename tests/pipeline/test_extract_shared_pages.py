@@ -26,7 +26,7 @@ MANIFEST: list[dict[str, Any]] = (
     if (HAZARDS / "manifest.json").exists()
     else []
 )
-SLOW_MACHINE = 4
+SLOW_MACHINE = 2
 """Time limits of the manifest are for a quiet machine."""
 
 
