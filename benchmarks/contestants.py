@@ -70,7 +70,12 @@ def _hypercorn(python: str, port: int) -> list[str]:
     ]
 
 
+def _tuned(python: str, port: int) -> list[str]:
+    return [python, "-m", "benchmarks.ours", str(port), "high_throughput"]
+
+
 OURS = Contestant("eventmesh_trio", _module("benchmarks.ours"), (), is_ours=True)
+TUNED = Contestant("... high_throughput", _tuned, (), is_ours=True)
 PEERS = (
     Contestant(
         "uvicorn+uvloop+Starlette", _uvicorn, ("uvicorn", "uvloop", "sse_starlette", "httptools")

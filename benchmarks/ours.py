@@ -3,8 +3,8 @@
 Routes, handlers, hub, log, subscriber, encoder, delivery and transport are those of ``eventmesh
 serve``, with their default limits; only what a crawl would fetch is made up.
 
-``python -m benchmarks.ours PORT``: a POST of ``{"urls": ["http://bench/?n=5000"]}`` streams 5,000
-results; with ``?idle`` it falls silent after ``start``.
+``python -m benchmarks.ours PORT [PROFILE]``: a POST of ``{"urls": ["http://bench/?n=5000"]}``
+streams 5,000 results; with ``?idle`` it falls silent after ``start``.
 """
 
 import sys
@@ -16,9 +16,10 @@ from urllib.parse import parse_qs, urlsplit
 import trio
 
 from eventmesh_trio.abc import JobCounts, Publisher
-from eventmesh_trio.app.config import Config
 from eventmesh_trio.app.dispatch import Application
 from eventmesh_trio.app.lifespan import Mesh, open_mesh
+from eventmesh_trio.app.loading import load_config
+from eventmesh_trio.app.process import allow_descriptors, collect_less_often
 from eventmesh_trio.errors import EventMeshError
 from eventmesh_trio.mesh.reader import ReaderSpec
 from eventmesh_trio.mesh.run import Run
@@ -81,14 +82,14 @@ class SyntheticJob:
         return Metadata(**names, stream_type="crawl"), Start(**names, options={})
 
     async def work(self, publisher: Publisher) -> None:
-        while self._tally.completed < self.total:
-            await publisher.wait_room()
-            self._publish(publisher)
+        for index in range(self._tally.completed, self.total):
+            if not publisher.has_room():
+                await publisher.wait_room()
+            self._publish(publisher, index)
         if self._idle:
             await trio.sleep_forever()
 
-    def _publish(self, publisher: Publisher) -> None:
-        index = self._tally.completed
+    def _publish(self, publisher: Publisher, index: int) -> None:
         timestamp = utc_timestamp(time.time())
         url = f"http://site.example/page/{index}"
         document = Document(
@@ -184,13 +185,16 @@ class SyntheticMesh(Mesh):
         return self.hub.start_run(session, job, request_id=request_id, reader=reader, **identity)
 
 
-async def main(port: int) -> None:
-    config = Config()
+async def main(port: int, profile: str | None = None) -> None:
+    allow_descriptors()
+    collect_less_often()
+    config = load_config(profile=profile)
     listeners = await open_listeners([parse_bind(f"127.0.0.1:{port}")], None)
     async with open_mesh(config) as mesh:
-        application = Application(SyntheticMesh(config, mesh.hub, mesh.ports, mesh.cache))
+        parts = (mesh.hub, mesh.ports, mesh.cache, mesh.metrics)
+        application = Application(SyntheticMesh(config, *parts))
         await serve_listeners(application.handle, listeners, config.transport)
 
 
 if __name__ == "__main__":
-    trio.run(main, int(sys.argv[1]))
+    trio.run(main, int(sys.argv[1]), *sys.argv[2:])

@@ -12,17 +12,53 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from eventmesh_trio.app.config import Config, load_config
+    from eventmesh_trio.app.config import Config
     from eventmesh_trio.app.lifespan import Mesh, open_mesh
+    from eventmesh_trio.app.loading import load_config
     from eventmesh_trio.client.client import open_client
+    from eventmesh_trio.mesh.global_metrics import GlobalStreamingMetrics
+    from eventmesh_trio.mesh.lifecycle_events import (
+        ConnectionClosed,
+        ConnectionEstablished,
+        LifecycleEvent,
+        ProgressUpdate,
+        StreamCompleted,
+        StreamError,
+        StreamStarted,
+    )
+    from eventmesh_trio.mesh.observers import LifecycleChannel
 
 __version__ = "0.1.0"
-__all__ = ["Config", "Mesh", "load_config", "open_client", "open_mesh"]
+__all__ = [
+    "Config",
+    "ConnectionClosed",
+    "ConnectionEstablished",
+    "GlobalStreamingMetrics",
+    "LifecycleChannel",
+    "LifecycleEvent",
+    "Mesh",
+    "ProgressUpdate",
+    "StreamCompleted",
+    "StreamError",
+    "StreamStarted",
+    "load_config",
+    "open_client",
+    "open_mesh",
+]
 
 _HOMES: Final = {
     "Config": "app.config",
+    "ConnectionClosed": "mesh.lifecycle_events",
+    "ConnectionEstablished": "mesh.lifecycle_events",
+    "GlobalStreamingMetrics": "mesh.global_metrics",
+    "LifecycleChannel": "mesh.observers",
+    "LifecycleEvent": "mesh.lifecycle_events",
     "Mesh": "app.lifespan",
-    "load_config": "app.config",
+    "ProgressUpdate": "mesh.lifecycle_events",
+    "StreamCompleted": "mesh.lifecycle_events",
+    "StreamError": "mesh.lifecycle_events",
+    "StreamStarted": "mesh.lifecycle_events",
+    "load_config": "app.loading",
     "open_client": "client.client",
     "open_mesh": "app.lifespan",
 }

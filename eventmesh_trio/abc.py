@@ -11,8 +11,10 @@ from typing import Literal, Protocol
 import attrs
 
 from eventmesh_trio.errors import EventMeshError
+from eventmesh_trio.wire.encoders import EncodedBatch
 from eventmesh_trio.wire.events import Document, Event, Progress, RunStatus, SearchHit
 from eventmesh_trio.wire.requests import CacheMode, CrawlOptions, ExtractMode
+from eventmesh_trio.wire.websocket import FrameStyle
 
 __all__ = [
     "Cache",
@@ -45,7 +47,7 @@ class Request:
     """The head of one request (RFC 9112, section 3)."""
 
     method: str
-    path: str  # percent-decoded path, always starting with "/"
+    path: str  # percent-decoded but for "%2F", starting with "/"; "*" for the OPTIONS of a server
     query: bytes  # raw, without the "?"
     fields: Fields
     http_version: str  # "1.0", "1.1"; "2" under other servers
@@ -63,11 +65,12 @@ class Request:
 class WebSocket(Protocol):
     """An accepted WebSocket (RFC 6455). One task receives, one task sends.
 
-    ``takes_frames``: `send_frames` may be used: the bytes go out as they are. False where messages
-    are compressed, and under ASGI.
+    ``takes_frames``: `send_frames` may be used: the bytes go out as they are. False under ASGI.
+    ``frame_style``: how such frames are to be made.
     """
 
     takes_frames: bool
+    frame_style: FrameStyle
 
     async def receive(self) -> str | bytes:
         """The next message: text as ``str``, binary as ``bytes``.
@@ -165,7 +168,7 @@ class Encoder(Hashable, Protocol):
     """Event -> bytes, ready to be joined and written. Frozen: it is the key of encoded bytes.
 
     ``joins``: a writer may write any number of them in one piece (bytes of a stream, whole frames),
-    and `encode_into` may be used; else each is to be written by itself (a message).
+    and `encode_batch` may be used; else each is to be written by itself (a message).
     """
 
     @property
@@ -178,13 +181,27 @@ class Encoder(Hashable, Protocol):
         """
         ...
 
-    def encode_into(self, buffer: bytearray, event: Event) -> None:
-        """Append what `encode` returns, without making it: for a reader that shares with nobody."""
+    def encode_batch(self, events: Sequence[Event], room: int) -> EncodedBatch:
+        """What `encode` returns for events from the first on, in one piece of ``room`` bytes.
+
+        For a reader that shares with nobody. The first is taken however large it is.
+        """
+        ...
+
+    def decode_batch(self, data: bytes) -> Sequence[Event]:
+        """The events of which `encode_batch` made ``data``; only where that batch `restores`."""
         ...
 
 
 class Publisher(Protocol):
     """How a job's work puts events into its session's log. Owned by the run."""
+
+    def has_room(self) -> bool:
+        """Whether an event may be published now; if not, `wait_room`.
+
+        Also false every so often although there is room, so that who asks lets others run.
+        """
+        ...
 
     async def wait_room(self) -> None:
         """Wait until every lossless window has room.

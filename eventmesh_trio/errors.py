@@ -7,8 +7,8 @@ what the reader of the message can do (``suggestions``). Instances add the ``mes
 long: it is a table, a row to each failure.
 """
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, TypeVar
 
 __all__ = [
     "AuthenticationError",
@@ -56,7 +56,11 @@ __all__ = [
     "UpgradeRequired",
     "ValidationError",
     "WebSocketClosed",
+    "bare",
+    "leaves",
 ]
+
+Error = TypeVar("Error", bound=BaseException)
 
 
 class EventMeshError(Exception):
@@ -100,6 +104,8 @@ class EventMeshError(Exception):
 
 class InternalError(EventMeshError):
     """A bug of ours; the message tells nothing of the inside."""
+
+    suggestions = ("Report this with the request id",)
 
 
 class ConfigError(EventMeshError):
@@ -186,11 +192,25 @@ class PayloadTooLarge(RequestError):
 
 
 class UnsupportedMediaType(RequestError):
-    """The body is not JSON by its ``Content-Type``."""
+    """The body is not JSON by its ``Content-Type``, or is coded by its ``Content-Encoding``.
+
+    ``accept_encoding``: the codings that are taken, where it was the coding (RFC 9110, 15.5.16).
+    """
 
     type = "unsupported_media_type"
     code = "UNSUPPORTED_MEDIA_TYPE"
     status = 415
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        accept_encoding: str | None = None,
+        context: Mapping[str, object] | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message, context=context, retry_after_seconds=retry_after_seconds)
+        self.accept_encoding = accept_encoding
 
 
 class UpgradeRequired(RequestError):
@@ -284,7 +304,11 @@ class HTTPStatusError(PageError):
     type = "http_error"
     code = "HTTP"
     category = "origin"
-    suggestions = ("Verify that the URL is right", "Check whether the page needs a login")
+    suggestions = (
+        "Verify that the URL is right",
+        "Check whether the page needs a login",
+        "Retry later if the error says that it may help",
+    )
 
     def __init__(self, http_status: int, **context: object) -> None:
         super().__init__(f"the origin answered with HTTP status {http_status}", context=context)
@@ -382,6 +406,7 @@ class CancelledByClient(PageError):
     type = "cancelled"
     code = "CANCELLED"
     category = "client"
+    suggestions = ("Crawl this URL again",)
 
 
 # --- The stream's own failures (``StreamingError`` of streaming-api.md) --------------------------
@@ -408,6 +433,7 @@ class ConnectionBroken(StreamingError):
     type = "connection_error"
     code = "CONNECTION"
     retryable = True
+    suggestions = ("Reconnect with the last event id",)
 
 
 class BackpressureExceeded(StreamingError):
@@ -425,6 +451,7 @@ class ClientDisconnected(StreamingError):
     type = "client_disconnected"
     code = "CLIENT_DISCONNECTED"
     category = "client"
+    suggestions = ("Reconnect with the last event id",)
 
 
 class PipelineFailure(StreamingError):
@@ -444,6 +471,7 @@ class InvalidRequest(StreamingError):
     code = "INVALID_REQUEST"
     category = "client"
     status = 400
+    suggestions = ("Correct the command as its message says",)
 
 
 class OperationTimeout(StreamingError):
@@ -452,6 +480,7 @@ class OperationTimeout(StreamingError):
     type = "timeout"
     code = "RUN_TIMEOUT"
     retryable = True
+    suggestions = ("Raise run_timeout_seconds", "Crawl fewer URLs in one run")
 
 
 class SubscriberLagged(StreamingError):
@@ -461,6 +490,7 @@ class SubscriberLagged(StreamingError):
     code = "SUBSCRIBER_LAGGED"
     category = "client"
     retryable = True
+    suggestions = ("Reconnect with the last event id and read faster",)
 
 
 class UnknownCursor(StreamingError):
@@ -469,6 +499,7 @@ class UnknownCursor(StreamingError):
     type = "unknown_cursor"
     code = "UNKNOWN_CURSOR"
     category = "client"
+    suggestions = ("Attach without a cursor to read from the start of the run",)
 
 
 # --- Protocol errors, in h11's sense -----------------------------------------------------------
@@ -510,3 +541,25 @@ class WebSocketClosed(EventMeshError):
         super().__init__(f"the WebSocket is closed with code {close_code} {reason}".rstrip())
         self.close_code = close_code
         self.reason = reason
+
+
+# --- What is done with them -----------------------------------------------------------------------
+
+
+def bare(error: Error) -> Error:
+    """Let an error that is kept as data go of its traceback and causes; the error itself.
+
+    The frames of these hold everything that was at work, often the error too. All of that, and
+    perhaps a session's log, would stay until the collector of cyclic garbage comes.
+    """
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    return error
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions in a group, in order and however deep; of an exception alone, itself."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error

@@ -220,6 +220,9 @@ class RecordingPublisher:
         """There is room again; whoever waits for it goes on."""
         self._room.set()
 
+    def has_room(self) -> bool:
+        return self._room.is_set()
+
     async def wait_room(self) -> None:
         await trio.lowlevel.checkpoint()
         while not self._room.is_set():

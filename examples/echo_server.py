@@ -144,9 +144,8 @@ async def send_events(exchange: Exchange, events: Iterable[bytes], gap: float) -
         await exchange.send_some(b"".join(batch))
 
 
-async def serve(binds: list[str]) -> None:
+async def serve(binds: list[str], limits: TransportLimits) -> None:
     """Serve until SIGTERM or SIGINT, then let the responses at hand end."""
-    limits = TransportLimits()
     drain = Drain()
     listeners = await open_listeners([parse_bind(bind) for bind in binds])
     async with trio.open_nursery() as nursery:
@@ -162,8 +161,15 @@ async def serve(binds: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--bind", action="append", metavar="HOST:PORT", help="also unix:PATH")
+    parser.add_argument(
+        "--max-message-bytes",
+        type=int,
+        default=TransportLimits().max_message_bytes,
+        help="the largest WebSocket message that is echoed (default: %(default)s)",
+    )
     arguments = parser.parse_args()
-    trio.run(serve, arguments.bind or ["127.0.0.1:9001"])
+    limits = TransportLimits(max_message_bytes=arguments.max_message_bytes)
+    trio.run(serve, arguments.bind or ["127.0.0.1:9001"], limits)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
+import attrs
 import docutils.core
 import msgspec
 import pytest
 import requests
 
-from eventmesh_trio.app.config import settings
 from eventmesh_trio.app.dispatch import ROUTES
 from eventmesh_trio.app.routes import API_PREFIX
+from eventmesh_trio.app.settings import settings
+from eventmesh_trio.mesh.lifecycle_events import LifecycleEvent
+from eventmesh_trio.wire import events
 from eventmesh_trio.wire.events import LOGGED, PERSONAL
 from eventmesh_trio.wire.requests import CrawlOptions
 from tests.helpers.origin import Origin, open_origin
@@ -103,6 +107,22 @@ def test_every_command_is_one_that_a_test_runs() -> None:
             name,
             command,
         )
+
+
+@pytest.mark.parametrize("command", [c for _, c in COMMANDS if c.startswith("eventmesh config")])
+def test_config_examples_say_something_and_succeed(command: str, tmp_path: Path) -> None:
+    (tmp_path / "eventmesh.toml").write_text('profile = "low_latency"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "eventmesh_trio", *shlex.split(command)[1:]],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
 
 
 @pytest.mark.parametrize(("name", "command"), [c for c in COMMANDS if c[1].startswith("curl")])
@@ -241,7 +261,7 @@ def test_the_settings_page_is_what_the_code_says() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     page = module.PAGE.read_text("utf-8")
-    assert all(f"``{path}``" in page for path, _ in settings())
+    assert all(f"``{path}``" in page for path in settings())
     assert module.with_tables(page) == page, "renew it with: tools/settings_page.py"
 
 
@@ -272,6 +292,7 @@ def test_the_wire_page_names_exactly_the_routes_there_are() -> None:
 
 def test_the_wire_page_names_exactly_the_options_with_their_defaults() -> None:
     _, _, table = text_of("docs/wire.rst").partition("Option  ")
+    table = table.partition("Events\n------")[0]
     rows = re.findall(r"^``(\w+)``\s{2,}(\S.*?)\s{2,}|^``(\w+)``\s{2,}(\S+)$", table, re.M)
     documented = {a or c: (b or d).strip("`") for a, b, c, d in rows}
     for field in msgspec.structs.fields(CrawlOptions):
@@ -296,11 +317,52 @@ def test_the_wire_page_speaks_of_every_event_of_a_crawl() -> None:
             assert f"``{tag}``" in page, tag
 
 
+def test_the_wire_page_names_exactly_the_measured_members() -> None:
+    parts = {
+        "buffer_info": events.BufferInfo,
+        "performance_metrics": events.PerformanceMetrics,
+        "connection_health": events.ConnectionHealth,
+        "performance_summary": events.PerformanceSummary,
+        "buffer_statistics": events.BufferStatistics,
+        "error_analysis": events.ErrorAnalysis,
+        "warning": events.PressureWarning,
+        "current_metrics": events.CurrentMetrics,
+        "server_health": events.ServerHealth,
+        "connection_stats": events.ConnectionStats,
+        "streaming_health": events.StreamingHealth,
+        "global_metrics": events.GlobalMetrics,
+    }
+    _, _, section = text_of("docs/wire.rst").partition("Measured members\n")
+    _, *tables = re.split(r"^``(\w+)`` in ", section.partition("Resuming\n")[0], flags=re.M)
+    documented = {
+        name: re.findall(r"^``(\w+)``\s", table, re.M)
+        for name, table in zip(tables[::2], tables[1::2], strict=True)
+    }
+    assert {name: sorted(members) for name, members in documented.items()} == {
+        name: sorted(field.name for field in msgspec.structs.fields(part))
+        for name, part in parts.items()
+    }
+
+
+def test_the_embedding_page_names_exactly_the_lifecycle_events_and_what_they_hold() -> None:
+    page = text_of("docs/embedding.rst")
+    rows = re.findall(r"^``([A-Z]\w+)``(.*(?:\n {10,}.*)*)", page, re.M)
+    known = {event.__name__: event for event in get_args(LifecycleEvent)}
+    assert [name for name, _ in rows] == [
+        *("ConnectionEstablished", "StreamStarted", "ProgressUpdate", "StreamError"),
+        *("StreamCompleted", "ConnectionClosed"),
+    ]
+    assert {name for name, _ in rows} == set(known)
+    for name, text in rows:
+        members = {attribute.name for attribute in attrs.fields(known[name])}
+        assert set(_LITERAL.findall(text)) <= members, name
+
+
 def test_environment_names_in_the_documentation_are_settings() -> None:
-    known = {path for path, _ in settings()}
+    known = {setting.environment for setting in settings().values()}
     for path in PAGES:
-        for name in re.findall(r"EVENTMESH_(\w+__\w+)", path.read_text("utf-8")):
-            assert name.lower().replace("__", ".") in known
+        for name in re.findall(r"EVENTMESH_\w+__\w+", path.read_text("utf-8")):
+            assert name in known
 
 
 # --- the pages themselves -------------------------------------------------------------------------
@@ -369,6 +431,6 @@ def test_every_promise_names_tests_and_every_named_test_exists() -> None:
 
 
 def test_no_duration_is_without_its_unit() -> None:
-    for path, attribute in settings():
-        if attribute.type is float:
-            assert re.search(r"_(seconds|ratio)$", path), path
+    for path, setting in settings().items():
+        if setting.attribute.type is float:
+            assert setting.unit is not None or re.search(r"_(ratio|factor)$", path), path

@@ -4,7 +4,6 @@ Configured by the environment alone (``EVENTMESH_CONFIG`` names a file). The hub
 the lifespan scope and travels in its ``state``.
 """
 
-import multiprocessing
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -12,11 +11,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
+import trio
 
-from eventmesh_trio.app.config import ENVIRONMENT_PREFIX, Config, load_config
+from eventmesh_trio.app import hypercorn
+from eventmesh_trio.app.config import Config
 from eventmesh_trio.app.dispatch import Application
 from eventmesh_trio.app.lifespan import open_mesh
+from eventmesh_trio.app.loading import load_config
 from eventmesh_trio.app.observability import configure_logging
+from eventmesh_trio.app.process import allow_descriptors
+from eventmesh_trio.app.settings import ENVIRONMENT_PREFIX
 from eventmesh_trio.errors import ConfigError, EventMeshError
 from eventmesh_trio.transport.asgi import serve_asgi
 
@@ -48,9 +52,9 @@ def make_app(
             await _lifespan(config, scope, receive, send)
             return
         application: Application = scope["state"][_STATE_KEY]
-        await serve_asgi(
-            application.handle, scope, receive, send, application.mesh.config.transport
-        )
+        mesh = application.mesh
+        with mesh.service.count():
+            await serve_asgi(application.handle, scope, receive, send, mesh.config.transport)
 
     return app
 
@@ -63,7 +67,7 @@ async def _lifespan(config: Config | None, scope: Scope, receive: Receive, send:
     try:
         if "state" not in scope:
             raise EventMeshError("this server gives no lifespan state; use hypercorn 0.17 or newer")
-        if (workers := hypercorn_workers()) > 1:
+        if (workers := hypercorn.workers()) > 1:
             raise ConfigError(
                 f"hypercorn runs {workers} workers, but sessions live in the memory of one: a "
                 "client that resumes, pauses or cancels would reach the wrong one. Set workers = 1 "
@@ -80,22 +84,14 @@ async def _lifespan(config: Config | None, scope: Scope, receive: Receive, send:
     async with open_mesh(settled) as mesh:
         scope["state"][_STATE_KEY] = Application(mesh)
         await send({"type": "lifespan.startup.complete"})
-        await receive()  # lifespan.shutdown
+        async with trio.open_nursery() as nursery:
+            if hypercorn.owns_process():
+                allow_descriptors()
+                hypercorn.bound_compression(settled.transport)
+                nursery.start_soon(hypercorn.drain_when_told, mesh)
+            await receive()  # lifespan.shutdown
+            nursery.cancel_scope.cancel()
     await send({"type": "lifespan.shutdown.complete"})
-
-
-def hypercorn_workers() -> int:
-    """How many workers serve beside this one, itself included; 1 where that cannot be known.
-
-    ASGI does not tell. Hypercorn starts each worker as a `multiprocessing.Process` that is given
-    the server's configuration; a process that is none such is alone, for all we know.
-    """
-    process = multiprocessing.current_process()
-    target = getattr(process, "_target", None)
-    if not getattr(target, "__module__", "").startswith("hypercorn."):
-        return 1
-    workers = getattr(getattr(process, "_kwargs", {}).get("config"), "workers", 1)
-    return workers if isinstance(workers, int) else 1
 
 
 app = make_app()

@@ -24,6 +24,7 @@ __all__ = ["Call"]
 
 _JSON: Final = (b"content-type", b"application/json")
 _MAX_QUERY_FIELDS: Final = 64
+_PLAIN: Final = (b"", b"identity")
 
 
 @attrs.define(eq=False, slots=False)  # for cached_property
@@ -59,11 +60,14 @@ class Call:
 
     @property
     def last_event_id(self) -> str | None:
-        """Where the client wants to go on: the header, or ``last_event_id`` or ``after``."""
+        """Where the client wants to go on: the header, or ``last_event_id`` or ``after``.
+
+        An empty one is none: what an `EventSource` holds before it has been given any.
+        """
         given = self.exchange.request.field(b"last-event-id")
-        if given is not None:
+        if given:
             return given.decode("latin-1")
-        return self.query.get("last_event_id", self.query.get("after"))
+        return self.query.get("last_event_id") or self.query.get("after") or None
 
     @property
     def origin(self) -> bytes | None:
@@ -83,6 +87,12 @@ class Call:
         name = media_type.partition(b";")[0].strip().lower()
         if name != b"application/json" and not name.endswith(b"+json"):
             raise UnsupportedMediaType("send the body as JSON, with Content-Type: application/json")
+        for field_name, value in self.exchange.request.fields:
+            if field_name == b"content-encoding" and value.strip().lower() not in _PLAIN:
+                raise UnsupportedMediaType(
+                    "send the body as it is, without a Content-Encoding",
+                    accept_encoding="identity",
+                )
         pieces: list[bytes] = []
         size = 0
         while piece := await self.exchange.receive_some():

@@ -4,68 +4,32 @@ What a command needs is imported by it: ``--help`` and a usage error must not wa
 """
 
 import logging
-import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 import trio
 
 from eventmesh_trio import __version__
-from eventmesh_trio.app.config import Config, load_config
-from eventmesh_trio.errors import ConfigError, EventMeshError, ValidationError
+from eventmesh_trio.app.config_command import config as config_command
+from eventmesh_trio.app.options import read_options, settings_options
+from eventmesh_trio.errors import EventMeshError, ValidationError, leaves
 from eventmesh_trio.wire.requests import parse_crawl_request
 
 __all__ = ["main"]
 
 _INTERRUPTED: Final = 128 + signal.SIGINT
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def _config_options(command: Command) -> Command:
-    """The flags that every command with a configuration has."""
-    for option in (
-        click.option(
-            "--allow-private",
-            multiple=True,
-            metavar="CIDR",
-            help="Let this network be fetched although it is not public; repeatable.",
-        ),
-        click.option(
-            "--set",
-            "assignments",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Change one setting (mesh.linger_seconds=10); repeatable.",
-        ),
-        click.option(
-            "--config",
-            "file",
-            type=click.Path(path_type=Path, exists=True, dir_okay=False),
-            help="A TOML file with settings.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def _load(
-    file: Path | None, assignments: Sequence[str], allow_private: Sequence[str], **more: Any
-) -> Config:
-    overrides = {key: value for key, value in more.items() if value is not None}
-    if allow_private:
-        overrides["fetch.allow_private"] = list(allow_private)
-    try:
-        return load_config(
-            file=file, environ=os.environ, assignments=assignments, overrides=overrides
-        )
-    except ConfigError as error:
-        raise click.UsageError(error.message) from None
+_allow_private = click.option(
+    "--allow-private",
+    multiple=True,
+    metavar="CIDR",
+    help="Let this network be fetched although it is not public; repeatable.",
+)
 
 
 class _Group(click.Group):
@@ -90,35 +54,50 @@ def main() -> None:
     """URLs in, clean documents out, streamed over NDJSON, SSE or WebSocket."""
 
 
+main.add_command(config_command)
+
+
 @main.command()
 @click.option("--bind", multiple=True, metavar="HOST:PORT", help="Or unix:PATH; repeatable.")
 @click.option("--insecure-bind", is_flag=True, help="Allow addresses that others can reach.")
 @click.option("--tls-certificate", type=click.Path(exists=True, dir_okay=False), metavar="FILE")
 @click.option("--tls-key", type=click.Path(exists=True, dir_okay=False), metavar="FILE")
-@_config_options
+@_allow_private
+@settings_options
 def serve(
     bind: Sequence[str],
     insecure_bind: bool,
     tls_certificate: str | None,
     tls_key: str | None,
     file: Path | None,
+    profile: str | None,
     assignments: Sequence[str],
     allow_private: Sequence[str],
 ) -> None:
-    """Serve crawls until SIGTERM or Ctrl-C."""
+    """Serve crawls until SIGTERM or Ctrl-C.
+
+    Exits with 0 when every stream came to its own end, 1 when some were cut, 130 or 143 when a
+    second signal cut them at once.
+    """
     from eventmesh_trio.app.observability import configure_logging
+    from eventmesh_trio.app.process import allow_descriptors, collect_less_often
     from eventmesh_trio.app.server import serve as run_server
 
-    more: dict[str, Any] = {"server.bind": list(bind) or None}
-    if insecure_bind:
-        more["server.insecure_bind"] = True
-    config = _load(file, assignments, allow_private, **more)
+    flags: dict[str, Any] = {
+        "server.bind": list(bind) or None,
+        "server.insecure_bind": insecure_bind or None,
+        "fetch.allow_private": list(allow_private) or None,
+    }
+    config = read_options(file, profile, assignments, **flags).config
     configure_logging(as_json=not sys.stderr.isatty())
     ssl_context = _tls(tls_certificate, tls_key)
+    allow_descriptors()
+    collect_less_often()
     try:
-        trio.run(partial(run_server, config, ssl_context=ssl_context))
+        code = trio.run(partial(run_server, config, ssl_context=ssl_context))
     except* (EventMeshError, OSError) as group:
-        raise click.ClickException("; ".join(_messages(group))) from None
+        raise click.ClickException("; ".join(map(str, leaves(group)))) from None
+    sys.exit(code)
 
 
 def _tls(certificate: str | None, key: str | None) -> Any:
@@ -136,37 +115,32 @@ def _tls(certificate: str | None, key: str | None) -> Any:
     return context
 
 
-def _messages(group: BaseExceptionGroup[Any]) -> list[str]:
-    return [
-        text
-        for error in group.exceptions
-        for text in (_messages(error) if isinstance(error, BaseExceptionGroup) else [str(error)])
-    ]
-
-
 @main.command()
 @click.argument("urls", nargs=-1)
 @click.option("-i", "--input", "source", type=click.File("r"), help="URLs, one a line; - is stdin.")
 @click.option("--server", metavar="URL", help="Crawl on this server, not in this process.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
 @click.option("--format", "style", type=click.Choice(["ndjson", "markdown"]), default="ndjson")
-@click.option("--concurrency", type=click.IntRange(1, 64), default=5, show_default=True)
-@_config_options
+@click.option("--concurrency", type=click.IntRange(1, 64), metavar="N", help="Fetches at once.")
+@_allow_private
+@settings_options
 def crawl(
     urls: Sequence[str],
     source: Any,
     server: str | None,
     output: Path | None,
     style: str,
-    concurrency: int,
+    concurrency: int | None,
     file: Path | None,
+    profile: str | None,
     assignments: Sequence[str],
     allow_private: Sequence[str],
 ) -> None:
     """Crawl URLs and write what they say.
 
     Exits with 0 when every URL has a document, 1 when some failed, 2 on wrong usage, 3 when the
-    server cannot be reached, 130 after Ctrl-C.
+    server cannot be reached or was lost, 4 when it refused the crawl, 130 after Ctrl-C, 141 when
+    nobody reads the output any more.
     """
     from eventmesh_trio.app.crawling import run_crawl
     from eventmesh_trio.app.observability import configure_logging
@@ -177,7 +151,8 @@ def crawl(
         raise click.UsageError("no URLs: name some, or give a list with -i FILE")
     if server is not None and allow_private:
         raise click.UsageError("--allow-private is the server's to give")
-    config = _load(file, assignments, allow_private)
+    flags: dict[str, Any] = {"fetch.allow_private": list(allow_private) or None}
+    config = read_options(file, profile, assignments, **flags).config
     try:
         parse_crawl_request({"urls": wanted}, max_urls=config.server.max_urls)
     except ValidationError as error:

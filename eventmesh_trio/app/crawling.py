@@ -4,7 +4,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from io import RawIOBase
 from pathlib import Path
@@ -18,7 +18,14 @@ from eventmesh_trio.app.config import Config
 from eventmesh_trio.app.lifespan import open_mesh
 from eventmesh_trio.app.progress import ProgressBar
 from eventmesh_trio.client.client import open_client
-from eventmesh_trio.errors import EventMeshError
+from eventmesh_trio.errors import (
+    ConfigError,
+    ConnectionBroken,
+    EventMeshError,
+    TLSFailure,
+    WebSocketClosed,
+    leaves,
+)
 from eventmesh_trio.wire.encoders import HTTPEncoder
 from eventmesh_trio.wire.events import Event, Result, Summary, UnknownEvent
 
@@ -27,6 +34,7 @@ __all__ = ["run_crawl"]
 SOME_FAILED: Final = 1
 WRONG_USAGE: Final = 2
 NO_SERVER: Final = 3
+REFUSED: Final = 4
 INTERRUPTED: Final = 128 + signal.SIGINT
 PIPE_CLOSED: Final = 128 + signal.SIGPIPE
 
@@ -50,13 +58,14 @@ async def run_crawl(
     server: str | None,
     output: Path | None,
     style: str,
-    concurrency: int,
+    concurrency: int | None,
 ) -> int:
     """Crawl and write; returns the exit code. Cancelled: the crawl is cancelled too."""
+    options = {} if concurrency is None else {"concurrency": concurrency}
     opening = (
-        _crawl_here(config, urls, concurrency)
+        _crawl_here(config, urls, options)
         if server is None
-        else _crawl_there(server, urls, concurrency)
+        else _crawl_there(server, urls, options)
     )
     code = SOME_FAILED
     try:
@@ -72,32 +81,38 @@ async def run_crawl(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = PIPE_CLOSED
     except* EventMeshError as group:
-        click.echo(f"eventmesh: {_first(group)}", err=True)
-        code = NO_SERVER if server is not None else SOME_FAILED
+        failure = next(leaves(group))
+        click.echo(f"eventmesh: {failure}", err=True)
+        code = SOME_FAILED if server is None else _code_of(failure)
     except* OSError as group:  # the output's, as when the disk is full
-        click.echo(f"eventmesh: {_first(group)}", err=True)
+        click.echo(f"eventmesh: {next(leaves(group))}", err=True)
         code = SOME_FAILED
     return code
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+def _code_of(error: BaseException) -> int:
+    """What a failure of ``--server`` says of itself in the exit code."""
+    if isinstance(error, ConfigError):  # its URL
+        return WRONG_USAGE
+    lost = (ConnectionBroken, TLSFailure, WebSocketClosed)
+    return NO_SERVER if isinstance(error, lost) else REFUSED
 
 
 @asynccontextmanager
 async def _crawl_here(
-    config: Config, urls: Sequence[str], concurrency: int
+    config: Config, urls: Sequence[str], options: Mapping[str, int]
 ) -> AsyncIterator[Crawl]:
-    async with open_mesh(config) as mesh, mesh.crawl(urls, concurrency=concurrency) as stream:
+    async with open_mesh(config) as mesh, mesh.crawl(urls, **options) as stream:
         yield stream
 
 
 @asynccontextmanager
-async def _crawl_there(server: str, urls: Sequence[str], concurrency: int) -> AsyncIterator[Crawl]:
+async def _crawl_there(
+    server: str, urls: Sequence[str], options: Mapping[str, int]
+) -> AsyncIterator[Crawl]:
     async with (
         open_client(server) as client,
-        client.crawl(urls, options={"concurrency": concurrency}) as stream,
+        client.crawl(urls, options=options) as stream,
     ):
         yield stream
 

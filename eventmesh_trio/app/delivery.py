@@ -4,14 +4,18 @@ Nothing else knows both.
 """
 
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
 from eventmesh_trio.abc import Exchange, WebSocket
 from eventmesh_trio.errors import ConnectionBroken, StreamingError
 from eventmesh_trio.mesh.subscriber import Subscriber
+from eventmesh_trio.wire.content_coding import GzipEncoder
 
-__all__ = ["deliver", "deliver_messages"]
+__all__ = ["coded", "deliver", "deliver_messages"]
+
+_CODING_BYTES: Final = 64 * 1024  # coded at once: about a millisecond
 
 
 async def deliver(
@@ -19,12 +23,14 @@ async def deliver(
     exchange: Exchange,
     *,
     preamble: bytes = b"",
+    coder: GzipEncoder | None = None,
     first_byte: Callable[[float], None],
 ) -> bool:
     """Write a subscriber's batches as a streamed response until it ends or the peer leaves.
 
     Args:
       preamble: stands before the first event (SSE's ``retry``).
+      coder: of the content, where it is coded; what is counted as sent is what it makes.
       first_byte: called once, with the seconds from the parsed request to the first byte handed
         to the socket.
     Returns:
@@ -39,7 +45,7 @@ async def deliver(
         nursery.start_soon(_watch_peer, exchange, nursery.cancel_scope)
         subscriber.cancel_when_cut_off(nursery.cancel_scope)
         try:
-            await _write_batches(subscriber, exchange, preamble, first_byte)
+            await _write_batches(subscriber, exchange, preamble, coder, first_byte)
             finished = True
         except StreamingError as error:
             # The peer left while it was written to: as if the watcher had seen it first. Or the
@@ -61,6 +67,7 @@ async def _write_batches(
     subscriber: Subscriber,
     exchange: Exchange,
     preamble: bytes,
+    coder: GzipEncoder | None,
     first_byte: Callable[[float], None],
 ) -> None:
     waiting_since: float | None = exchange.request.received_at
@@ -71,13 +78,32 @@ async def _write_batches(
             break
         body = preamble + b"".join(batch.pieces)
         preamble = b""
+        if coder is not None:
+            body = await coded(coder, body)
         started = trio.current_time()
         await exchange.send_some(body)
         subscriber.sent(batch.events, len(body), trio.current_time() - started)
         if waiting_since is not None and exchange.first_byte_at is not None:
             first_byte(exchange.first_byte_at - waiting_since)
             waiting_since = None
+    if coder is not None:
+        await exchange.send_some(coder.end())
     await exchange.end_response()
+
+
+async def coded(coder: GzipEncoder, body: bytes) -> bytes:
+    """Code one batch, whole; a large one in slices, so that others run in between.
+
+    Cancelled: the content is broken, and must not go on.
+    """
+    if len(body) <= _CODING_BYTES:
+        return coder.compress(body) + coder.flush()
+    pieces = []
+    with memoryview(body) as view:
+        for start in range(0, len(view), _CODING_BYTES):
+            pieces.append(coder.compress(view[start : start + _CODING_BYTES]))
+            await trio.lowlevel.checkpoint()
+    return b"".join([*pieces, coder.flush()])
 
 
 async def deliver_messages(
@@ -90,7 +116,11 @@ async def deliver_messages(
     """Write a subscriber's batches to a WebSocket until it ends, which a session's never does.
 
     The only writer of data on this socket; replies travel through the subscriber's notices.
-    ``first_byte`` is called once, with the seconds from ``requested_at`` to the first frame.
+
+    Args:
+      first_byte: called for each run that was asked for here, with the seconds from the command to
+        the run's first frame. The reader's own, for runs that were not, counts from
+        ``requested_at``.
     Raises:
       WebSocketClosed: the peer has gone.
       BackpressureExceeded, BufferOverflow: the reader was evicted.
@@ -109,5 +139,7 @@ async def deliver_messages(
         now = trio.current_time()
         subscriber.sent(batch.events, batch.nbytes, now - started)
         if waiting:
-            first_byte(now - requested_at)
+            subscriber.first_byte((started - requested_at) * 1000)
             waiting = False
+        for seconds in batch.first_bytes:
+            first_byte(seconds)

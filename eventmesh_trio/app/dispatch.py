@@ -30,6 +30,7 @@ ROUTES: Final = RouteTable(
             },
             "Crawl, or attach to a session, as NDJSON",
             _prefixed("/crawl/stream", "/stream/crawl"),
+            streams=True,
         ),
         Route(
             "/crawl/sse",
@@ -40,30 +41,35 @@ ROUTES: Final = RouteTable(
             },
             "Crawl, or attach to a session, as server-sent events",
             _prefixed("/crawl/sse", "/sse/crawl"),
+            streams=True,
         ),
         Route(
             "/crawl/sse/stream",
             {"GET": _ATTACH_SSE},
             "Attach to a session as server-sent events",
             _prefixed("/crawl/sse/stream"),
+            streams=True,
         ),
         Route(
             "/crawl/ws",
             {"GET": sockets.crawl_websocket},
             "Crawl, pause, resume and cancel over a WebSocket",
             _prefixed("/crawl/ws"),
+            streams=True,
         ),
         Route(
             "/deepsearch/stream",
             {"POST": handlers.deepsearch},
             "Search the web and crawl what is found, as NDJSON",
             _prefixed("/deepsearch/stream", "/stream/deepsearch"),
+            streams=True,
         ),
         Route(
             "/deepsearch/sse",
             {"POST": handlers.deepsearch},
             "Search the web and crawl what is found, as server-sent events",
             _prefixed("/deepsearch/sse"),
+            streams=True,
         ),
         Route("/sessions", {"GET": handlers.list_sessions}, "All sessions", _prefixed("/sessions")),
         Route(
@@ -111,6 +117,9 @@ class Application:
 
     async def _route(self, call: Call) -> None:
         request = call.exchange.request
+        if request.method == "OPTIONS" and request.path == "*":
+            await call.exchange.send_response(204, call.fields((b"allow", ROUTES.allow.encode())))
+            return
         found = ROUTES.match(request.path)
         call.parameters = found.parameters
         if request.method == "OPTIONS":
@@ -118,4 +127,9 @@ class Application:
             allow = (b"allow", found.route.allow.encode())
             await call.exchange.send_response(204, [allow, *fields])
             return
-        await found.handler(request.method)(self.mesh, call)
+        handler = found.handler(request.method)
+        if not found.route.streams:
+            await handler(self.mesh, call)
+            return
+        with self.mesh.admission.stream(request):
+            await handler(self.mesh, call)

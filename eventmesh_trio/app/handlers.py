@@ -2,41 +2,24 @@
 
 import hashlib
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Final
 
 import attrs
 import trio
 
-from eventmesh_trio.abc import Fields
 from eventmesh_trio.app.calls import Call
-from eventmesh_trio.app.delivery import deliver
 from eventmesh_trio.app.lifespan import Mesh
-from eventmesh_trio.errors import (
-    ConflictError,
-    ConnectionBroken,
-    DependencyError,
-    NotFoundError,
-    OverloadedError,
-    StreamingError,
-    ValidationError,
-)
-from eventmesh_trio.mesh.reader import ReaderSpec
+from eventmesh_trio.app.streams import HTTPStream, limit_origins, wishes_of
+from eventmesh_trio.errors import ConflictError, DependencyError, NotFoundError, ValidationError
 from eventmesh_trio.mesh.run import Run
-from eventmesh_trio.mesh.session import Session
+from eventmesh_trio.mesh.session import Position, Session
 from eventmesh_trio.mesh.subscriber import Subscriber
 from eventmesh_trio.wire.codec import encode_json
 from eventmesh_trio.wire.dialects import Shape
-from eventmesh_trio.wire.encoders import HTTPEncoder, StreamFraming
-from eventmesh_trio.wire.headers import (
-    STREAM_FIELDS,
-    ReaderWishes,
-    parse_identifier,
-    parse_wishes,
-    wish_fields,
-)
-from eventmesh_trio.wire.negotiation import MEDIA_TYPES, accepts, stream_encoder
-from eventmesh_trio.wire.requests import CrawlRequest, parse_crawl_request, parse_deepsearch_request
+from eventmesh_trio.wire.encoders import StreamFraming
+from eventmesh_trio.wire.headers import parse_identifier, wish_fields
+from eventmesh_trio.wire.negotiation import accepts
+from eventmesh_trio.wire.requests import CrawlRequest, parse_deepsearch_request
 
 __all__ = [
     "attach",
@@ -47,12 +30,8 @@ __all__ = [
     "delete_session",
     "get_session",
     "list_sessions",
-    "reader_spec",
-    "require_serving",
 ]
 
-_RETRY: Final = b"retry: %d\n"
-_BUSY_RETRY_SECONDS: Final = 5.0
 _MAX_KEY_BYTES: Final = 255
 
 
@@ -61,14 +40,23 @@ _MAX_KEY_BYTES: Final = 255
 
 async def crawl(mesh: Mesh, call: Call, *, framing: StreamFraming) -> None:
     """``POST``: start a crawl, or attach to the same one, and stream it."""
+    limit_origins(mesh, call, framing)
     request, fingerprint = await _read_crawl(mesh, call)
-    wishes = _wishes(mesh, call)
-    encoder = stream_encoder(framing, "both", call.query.get("shape"))
+    stream = HTTPStream.of(mesh, call, framing, "both")
     session = _session_of(mesh, call)
-    spec = reader_spec(mesh, call, wishes, encoder)
-    subscriber = _attach_to_equal(call, session, fingerprint, spec)
-    if subscriber is None:
-        require_serving(mesh)
+    spec = stream.reader_spec()
+    run = _equal_run(call, session, fingerprint)
+    if run is not None:
+        position = _position_in(session, run, call.last_event_id)
+        if position.gap is None and not run.live and session.is_exhausted(position.after):
+            await call.exchange.send_response(204, call.fields())
+            return
+        subscriber: Subscriber | None = session.subscribe(
+            attrs.evolve(spec, until="run", request_id=run.request_id),
+            after=position.after,
+            gap=position.gap,
+        )
+    else:
         _, subscriber = mesh.start_crawl(
             session,
             request,
@@ -77,8 +65,8 @@ async def crawl(mesh: Mesh, call: Call, *, framing: StreamFraming) -> None:
             idempotency_key=_idempotency_key(call),
             fingerprint=fingerprint,
         )
-        assert subscriber is not None, "a run with a reader has a subscriber"
-    await _stream(mesh, call, session, subscriber, wishes, framing)
+    assert subscriber is not None, "a run with a reader has a subscriber"
+    await stream.serve(session, subscriber)
 
 
 async def crawl_sse(mesh: Mesh, call: Call) -> None:
@@ -88,12 +76,12 @@ async def crawl_sse(mesh: Mesh, call: Call) -> None:
     if streams or request.field(b"x-session-id") is None:
         await crawl(mesh, call, framing="sse")
         return
+    limit_origins(mesh, call, "sse")
     wanted, fingerprint = await _read_crawl(mesh, call)
-    wishes = _wishes(mesh, call)
+    wishes = wishes_of(mesh, call, "sse")
     session = _session_of(mesh, call)
     run = _equal_run(call, session, fingerprint)
     if run is None:
-        require_serving(mesh)
         run, _ = mesh.start_crawl(
             session,
             wanted,
@@ -121,60 +109,58 @@ async def crawl_sse(mesh: Mesh, call: Call) -> None:
 
 async def attach(mesh: Mesh, call: Call, *, framing: StreamFraming, shape: Shape) -> None:
     """``GET``: follow a session from the client's cursor, or from its oldest live run."""
+    limit_origins(mesh, call, framing)
     session_id = call.query.get("session_id")
     if session_id is None:
         raise ValidationError("session_id is missing from the query", field="session_id")
     parse_identifier(session_id, "session_id")
-    wishes = _wishes(mesh, call)
-    encoder = stream_encoder(framing, shape, call.query.get("shape"))
+    stream = HTTPStream.of(mesh, call, framing, shape)
     session: Session | None = None
-    with trio.move_on_after(mesh.config.mesh.attach_wait_seconds):
+    with (
+        trio.move_on_after(mesh.config.mesh.attach_wait_seconds) as scope,
+        mesh.service.interrupting(scope),  # once it drains nothing begins any more
+    ):
         session = await mesh.hub.wait_session(session_id)
+    # One that is known although nothing has begun in it, such as that of an idle WebSocket, is not
+    # missing: there is nothing to be told of it but, for a cursor of another log, the gap.
+    session = session or mesh.hub.find(session_id)
     if session is None:
+        mesh.admission.require_serving()
         raise NotFoundError(f"there is no session {session_id}")
     position = session.resolve(call.last_event_id)
     if position.gap is None and not session.live_runs and session.is_exhausted(position.after):
         await call.exchange.send_response(204, call.fields())
         return
     if call.exchange.request.method == "HEAD":
-        # Not a reader: it would take over a place that is held for one, and read nothing.
-        head = _stream_fields(
-            wishes,
-            framing,
-            capacity=wishes.buffer_size,
-            used=0,
-            session_id=session.session_id,
-            request_id=call.request_id,
-        )
-        await call.exchange.start_response(200, call.fields(*head))
-        await call.exchange.end_response()
+        await stream.send_head(session)
         return
-    spec = reader_spec(mesh, call, wishes, encoder)
-    subscriber = session.subscribe(spec, after=position.after, gap=position.gap)
-    await _stream(mesh, call, session, subscriber, wishes, framing)
+    subscriber = session.subscribe(stream.reader_spec(), after=position.after, gap=position.gap)
+    await stream.serve(session, subscriber)
 
 
 async def deepsearch(mesh: Mesh, call: Call) -> None:
     """``POST``: no search provider is there yet, and a client is told so before a stream begins."""
-    parse_deepsearch_request(await call.read_json(mesh.config.transport.max_body_bytes))
+    parse_deepsearch_request(await _read_body(mesh, call))
     raise DependencyError(
         "no search provider is configured on this server", retry_after_seconds=3600
     )
 
 
 async def _read_crawl(mesh: Mesh, call: Call) -> tuple[CrawlRequest, str]:
-    body = await call.read_json(mesh.config.transport.max_body_bytes)
-    request = parse_crawl_request(body, max_urls=mesh.config.server.max_urls)
+    request = mesh.read_request(await _read_body(mesh, call))
     return request, hashlib.sha256(encode_json(request)).hexdigest()
+
+
+async def _read_body(mesh: Mesh, call: Call) -> Any:
+    """The JSON of a request for new work. Raises `OverloadedError` when the drain comes first."""
+    with trio.CancelScope() as scope, mesh.service.interrupting(scope):
+        return await call.read_json(mesh.config.transport.max_body_bytes)
+    raise mesh.admission.going_away()
 
 
 def _session_of(mesh: Mesh, call: Call) -> Session:
     given = call.exchange.request.field(b"x-session-id")
     return mesh.hub.open_session(None if given is None else parse_identifier(given, "X-Session-ID"))
-
-
-def _wishes(mesh: Mesh, call: Call) -> ReaderWishes:
-    return parse_wishes(call.exchange.request.field, mesh.config.stream.window)
 
 
 def _idempotency_key(call: Call) -> str | None:
@@ -215,84 +201,11 @@ def _equal_run(call: Call, session: Session, fingerprint: str) -> Run | None:
     return None
 
 
-def _attach_to_equal(
-    call: Call, session: Session, fingerprint: str, spec: ReaderSpec
-) -> Subscriber | None:
-    run = _equal_run(call, session, fingerprint)
-    if run is None:
-        return None
-    spec = attrs.evolve(spec, until="run", request_id=run.request_id)
-    return session.subscribe(spec, after=run.first_seq - 1, gap=None)
-
-
-def require_serving(mesh: Mesh) -> None:
-    """Raises `OverloadedError` while the server drains."""
-    if mesh.is_draining:
-        raise OverloadedError(
-            "the server is going away; try another, or later",
-            retry_after_seconds=_BUSY_RETRY_SECONDS,
-        )
-
-
-def reader_spec(mesh: Mesh, call: Call, wishes: ReaderWishes, encoder: HTTPEncoder) -> ReaderSpec:
-    """What the headers and the settings make of one HTTP reader."""
-    return mesh.reader_spec(
-        wishes,
-        encoder_for=lambda _: encoder,
-        until="idle",
-        connection_id=call.exchange.request.connection_id,
-    )
-
-
-def _stream_fields(wishes: ReaderWishes, framing: StreamFraming, **window: Any) -> Fields:
-    """The response fields of a stream, but for CORS; ``window`` is what `wish_fields` wants."""
-    return [
-        (b"content-type", MEDIA_TYPES[framing]),
-        *STREAM_FIELDS,
-        *wish_fields(wishes, **window),
-    ]
-
-
-async def _stream(
-    mesh: Mesh,
-    call: Call,
-    session: Session,
-    subscriber: Subscriber,
-    wishes: ReaderWishes,
-    framing: StreamFraming,
-) -> None:
-    preamble = _RETRY % mesh.config.stream.sse_retry_milliseconds if framing == "sse" else b""
-    finished = False
-    try:
-        statistics = subscriber.statistics()
-        await call.exchange.start_response(
-            200,
-            call.fields(
-                *_stream_fields(
-                    wishes,
-                    framing,
-                    capacity=statistics.capacity,
-                    used=statistics.used,
-                    session_id=session.session_id,
-                    request_id=subscriber.spec.request_id or call.request_id,
-                )
-            ),
-        )
-        finished = await deliver(
-            subscriber,
-            call.exchange,
-            preamble=preamble,
-            first_byte=partial(mesh.observe_first_byte, subscriber, framing),
-        )
-    except ConnectionBroken:
-        raise
-    except StreamingError as error:
-        mesh.note_eviction(error)
-        # Cut, not ended: a client must not take what it has for the whole.
-        raise ConnectionBroken(error.message) from error
-    finally:
-        # A reader that left before its end keeps its place: it may come back to it.
-        subscriber.close(keep_place=not finished)
+def _position_in(session: Session, run: Run, last_event_id: str | None) -> Position:
+    """Where a POST that attaches begins: at the run's start, or behind the cursor that it has."""
+    if last_event_id is None:
+        return Position(run.first_seq - 1, None)
+    return session.resolve(last_event_id)
 
 
 # --- Sessions ----------------------------------------------------------------------------------

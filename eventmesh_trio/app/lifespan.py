@@ -7,19 +7,24 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from math import inf
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import attrs
+import structlog
 import trio
 
 from eventmesh_trio import __version__
 from eventmesh_trio.abc import Encoder
+from eventmesh_trio.app.admission import Admission
 from eventmesh_trio.app.config import Config
 from eventmesh_trio.app.observability import Metrics
-from eventmesh_trio.errors import StreamingError
+from eventmesh_trio.app.stream_config import Protocol
+from eventmesh_trio.errors import OverloadedError, StreamingError
+from eventmesh_trio.mesh.global_metrics import GlobalStreamingMetrics
 from eventmesh_trio.mesh.hub import Hub, open_hub
-from eventmesh_trio.mesh.reader import ReaderSpec, Until
+from eventmesh_trio.mesh.observers import LifecycleChannel, Loss
+from eventmesh_trio.mesh.reader import ReaderSpec, SubscriberStatistics, Until
 from eventmesh_trio.mesh.run import Run
 from eventmesh_trio.mesh.session import Session
 from eventmesh_trio.mesh.subscriber import Subscriber
@@ -29,6 +34,7 @@ from eventmesh_trio.pipeline.fetch import open_fetcher
 from eventmesh_trio.pipeline.guard import AddressPolicy
 from eventmesh_trio.pipeline.politeness import Politeness
 from eventmesh_trio.pipeline.workers import open_extractor
+from eventmesh_trio.transport.drain import Drain
 from eventmesh_trio.wire.dialects import Dialect
 from eventmesh_trio.wire.encoders import HTTPEncoder
 from eventmesh_trio.wire.events import Event
@@ -36,6 +42,8 @@ from eventmesh_trio.wire.headers import ReaderWishes
 from eventmesh_trio.wire.requests import CrawlRequest, parse_crawl_request
 
 __all__ = ["EmbeddedStream", "Mesh", "open_mesh"]
+
+_log: Final = structlog.get_logger("eventmesh_trio.app")
 
 
 @asynccontextmanager
@@ -55,14 +63,16 @@ async def open_mesh(config: Config | None = None) -> AsyncIterator["Mesh"]:
         open_extractor(config.workers) as extractor,
     ):
         cache = MemoryCache(config.cache)
-        ports = CrawlPorts(
-            fetcher=fetcher,
-            extractor=extractor,
-            cache=cache,
-            politeness=Politeness(fetcher, config.politeness),
-        )
         async with open_hub(config.mesh) as hub:
-            mesh = Mesh(config, hub, ports, cache)
+            metrics = Metrics(hub, cache, fetcher, extractor)
+            ports = CrawlPorts(
+                fetcher=fetcher,
+                extractor=extractor,
+                cache=cache,
+                politeness=Politeness(fetcher, config.politeness),
+                meter=metrics,
+            )
+            mesh = Mesh(config, hub, ports, cache, metrics)
             yield mesh
             await mesh.drain()
 
@@ -75,14 +85,29 @@ class Mesh:
     hub: Hub
     ports: CrawlPorts
     cache: MemoryCache
-    metrics: Metrics = attrs.field(init=False)
+    metrics: Metrics
     dialects: WeakKeyDictionary[Run, Dialect] = attrs.field(factory=WeakKeyDictionary)
-    is_draining: bool = attrs.field(default=False, init=False)
+    service: Drain = attrs.field(factory=Drain, init=False)
+    """Counts what is served now, and begins its end; shared with the transport."""
+    admission: Admission = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.metrics = Metrics(self.hub, self.cache)
+        self.admission = Admission(
+            self.config.stream.general,
+            self.service,
+            self.config.server.trusted_proxies,
+            self.metrics.refusal,
+        )
 
     # --- Runs -------------------------------------------------------------------------------
+
+    def read_request(self, body: Any) -> CrawlRequest:
+        """A crawl's decoded JSON body; raises `ValidationError`, naming its member."""
+        return parse_crawl_request(
+            body,
+            max_urls=self.config.server.max_urls,
+            concurrency=self.config.crawl.concurrency,
+        )
 
     def start_crawl(
         self,
@@ -98,7 +123,9 @@ class Mesh:
 
         Raises:
           ConflictError: the session has a live run of that id.
+          OverloadedError: the server has as many live runs as it may, or is draining.
         """
+        self.admission.require_serving()
         job = CrawlJob(
             request,
             session_id=session.session_id,
@@ -106,42 +133,67 @@ class Mesh:
             ports=self.ports,
             limits=self.config.crawl,
         )
-        return self.hub.start_run(
-            session,
-            job,
-            request_id=request_id,
-            timeout_seconds=request.options.run_timeout_seconds,
-            reader=reader,
-            idempotency_key=idempotency_key,
-            fingerprint=fingerprint,
-        )
+        try:
+            return self.hub.start_run(
+                session,
+                job,
+                request_id=request_id,
+                timeout_seconds=request.options.run_timeout_seconds,
+                reader=reader,
+                held_capacity=self.config.stream.buffer.default_events,
+                idempotency_key=idempotency_key,
+                fingerprint=fingerprint,
+            )
+        except OverloadedError:
+            self.metrics.refusal("runs")
+            raise
 
     def reader_spec(
         self,
         wishes: ReaderWishes,
         *,
+        protocol: Protocol,
         encoder_for: Callable[[str | None], Encoder],
         until: Until,
         connection_id: str,
         request_id: str | None = None,
+        requested_at: float | None = None,
     ) -> ReaderSpec:
         """What a reader's wishes and the settings make of it."""
-        window = self.config.stream.window
-        return ReaderSpec(
+        stream = self.config.stream
+        bounds = stream.bounds(protocol)
+        spec = ReaderSpec(
             encoder_for=encoder_for,
             capacity=wishes.buffer_size,
-            min_capacity=window.min_events,
-            max_capacity=window.max_events,
+            min_capacity=bounds.min_events,
+            max_capacity=bounds.max_events,
+            growth_factor=stream.buffer.growth_factor,
+            shrink_factor=stream.buffer.shrink_factor,
+            judged_sends=stream.buffer.backpressure_window_sends,
             adaptive=wishes.enable_backpressure,
             slow_client_threshold_ms=wishes.slow_client_threshold_ms,
             buffer_timeout_ms=wishes.buffer_timeout_ms,
             batch_bytes=wishes.max_memory_bytes,
-            heartbeat_seconds=inf if until == "never" else self.config.stream.heartbeat_seconds,
-            flush_interval_seconds=self.config.stream.flush_interval_milliseconds / 1000,
-            system_status=until != "never",
             until=until,
             request_id=request_id,
             connection_id=connection_id,
+            protocol=protocol,
+            requested_at=requested_at,
+        )
+        if protocol == "websocket":
+            return attrs.evolve(
+                spec,
+                heartbeat_seconds=inf,
+                flush_interval_seconds=stream.websocket.flush_interval_seconds,
+                warning_events=stream.websocket.backpressure_threshold_events,
+                system_status=False,
+            )
+        http = stream.http(protocol)
+        return attrs.evolve(
+            spec,
+            heartbeat_seconds=http.keep_alive_interval_seconds,
+            max_idle_seconds=http.max_connection_seconds,
+            flush_interval_seconds=http.flush_interval_seconds,
         )
 
     @asynccontextmanager
@@ -155,18 +207,19 @@ class Mesh:
         Raises:
           ValidationError: naming the URL or option that cannot be.
         """
-        body = {"urls": list(urls), "options": options}
-        request = parse_crawl_request(body, max_urls=self.config.server.max_urls)
+        request = self.read_request({"urls": list(urls), "options": options})
         session = self.hub.open_session(None)
         request_id = f"req-{uuid.uuid4()}"
         encoder = HTTPEncoder("ndjson")
         spec = self.reader_spec(
             ReaderWishes(),
+            protocol="ndjson",
             encoder_for=lambda _: encoder,
             until="run",
             request_id=request_id,
-            connection_id="embedded",
+            connection_id=f"conn-{uuid.uuid4().hex}",
         )
+        spec = attrs.evolve(spec, protocol="channel")
         run, subscriber = self.start_crawl(session, request, request_id=request_id, reader=spec)
         assert subscriber is not None, "a run with a reader has a subscriber"
         try:
@@ -176,36 +229,97 @@ class Mesh:
 
     # --- Draining ---------------------------------------------------------------------------
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether new runs and WebSockets are refused."""
+        return self.service.begun
+
     async def drain(self) -> None:
         """Refuse new runs and end the live ones, each with its summary (``reason: "shutdown"``).
 
         Readers that never end by themselves end when everything was written to them.
         Cancelled: the runs are ending all the same.
         """
-        self.is_draining = True
+        self._refuse_new()
+        await self.hub.drain("shutdown")
+
+    async def end_service(self) -> bool:
+        """End everything that is served, in order; whether all of it came to its own end.
+
+        New runs are refused at once. Live ones may go on for ``server.finish_seconds``, and are
+        then cancelled, each with its summary; what is still served ``server.drain_seconds`` after
+        that is left for the caller to cut.
+        Cancelled: to be cut at once.
+        """
+        server, began = self.config.server, trio.current_time()
+        streams, runs = self.admission.streams, self.hub.census.snapshot().active_runs
+        _log.info("draining", streams=streams, runs=runs)
+        self._refuse_new()
+        with trio.move_on_after(server.finish_seconds):
+            await self.hub.wait_idle()
+        with trio.move_on_after(server.drain_seconds) as scope:
+            await self.drain()
+            self.service.begin()  # from here on nobody need be told: stop accepting
+            await self.service.wait_empty()
+        cut = self.service.connections if scope.cancelled_caught else 0
+        _log.info("drained", seconds=round(trio.current_time() - began, 3), cut=cut)
+        return not scope.cancelled_caught
+
+    def _refuse_new(self) -> None:
+        self.service.begin(accepting=True)
         for session in self.hub.sessions.values():
             for reader in session.subscribers:
                 reader.end_when_idle()
-        await self.hub.drain("shutdown")
 
     # --- Health and statistics ----------------------------------------------------------------
 
+    def open_lifecycle(
+        self,
+        *,
+        capacity: int = 1024,
+        overflow: Loss = "drop_oldest",
+        progress_interval_seconds: float = 0.05,
+    ) -> LifecycleChannel:
+        """Watch connections and runs: ``async with mesh.open_lifecycle() as channel``, and iterate.
+
+        Told is what happens from this call on. The channel ends when the mesh does.
+
+        Args:
+          capacity: the events that may wait; one more, and one is lost and counted.
+          overflow: which one: the oldest that waits, or the new one.
+          progress_interval_seconds: the least time between two progress updates of one run.
+        """
+        return self.hub.open_lifecycle(
+            capacity=capacity,
+            overflow=overflow,
+            progress_interval_seconds=progress_interval_seconds,
+        )
+
+    def statistics(self) -> GlobalStreamingMetrics:
+        """The whole of it at this moment: connections, runs, events, health."""
+        return self.hub.census.snapshot()
+
     def health(self) -> dict[str, Any]:
         """The whole picture, for ``/healthz``."""
+        census = self.hub.census
+        status = census.system_status()
         return {
-            "status": "draining" if self.is_draining else self.hub.census.health,
+            "status": "draining" if self.is_draining else census.health,
             "version": __version__,
-            "server_health": self.hub.census.server_health(),
+            "server_health": census.server_health(),
+            "streaming_health": status.streaming_health,
+            "global_metrics": status.global_metrics,
             "sessions": len(self.hub.sessions),
+            "active_runs": census.active_runs,
         }
 
-    def stats(self) -> dict[str, Any]:
-        """What ``/metrics`` tells, as JSON."""
+    async def stats(self) -> dict[str, Any]:
+        """What ``/metrics`` tells, as JSON. A checkpoint."""
         snapshot = self.hub.census.snapshot()
         return {
             "streaming": {**attrs.asdict(snapshot), "efficiency": snapshot.efficiency()},
             "sessions": len(self.hub.sessions),
-            "metrics": self.metrics.samples(),
+            "metrics": await self.metrics.samples(),
             "cache": {
                 **attrs.asdict(self.cache.statistics()),
                 "hit_rate": self.cache.statistics().hit_rate,
@@ -223,12 +337,17 @@ class Mesh:
         self.metrics.eviction(error.type)
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class EmbeddedStream:
     """A run's events, in order; the summary is the last. Iterate it once."""
 
     run: Run
     subscriber: Subscriber
+    _begun_at: float | None = attrs.field(factory=trio.current_time, init=False)
+
+    def statistics(self) -> SubscriberStatistics:
+        """How this reader fares; how far the run has come tells ``run.statistics()``."""
+        return self.subscriber.statistics()
 
     def pause(self) -> None:
         """Stop the work; pages in flight are fetched again after `resume`, none is lost."""
@@ -247,6 +366,10 @@ class EmbeddedStream:
 
     async def __anext__(self) -> Event:
         try:
-            return await self.subscriber.receive()
+            event = await self.subscriber.receive()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
+        if self._begun_at is not None:
+            self.subscriber.first_byte((trio.current_time() - self._begun_at) * 1000)
+            self._begun_at = None
+        return event

@@ -5,64 +5,168 @@ Names and labels are documented in ``docs/metrics.rst``. No label carries a URL,
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import attrs
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+import trio
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from eventmesh_trio.app.families import (
+    cache_families,
+    extractor_families,
+    fetcher_families,
+    mesh_families,
+)
+from eventmesh_trio.errors import (
+    BackpressureExceeded,
+    BufferOverflow,
+    EventMeshError,
+    InternalError,
+    PageError,
+    SubscriberLagged,
+)
 from eventmesh_trio.mesh.hub import Hub
+from eventmesh_trio.mesh.reader import StreamProtocol
 from eventmesh_trio.pipeline.cache import MemoryCache
+from eventmesh_trio.pipeline.fetch import HTTPFetcher
+from eventmesh_trio.pipeline.workers import WorkerPool
 
 __all__ = ["CONTENT_TYPE", "Metrics", "configure_logging"]
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 _FIRST_BYTE_BUCKETS: Final = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )
+_FETCH_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_EXTRACTION_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0)
+
+
+def _types(root: type[EventMeshError]) -> Iterator[str]:
+    """The types of all errors below one."""
+    for error in root.__subclasses__():
+        yield error.type
+        yield from _types(error)
+
+
+# The values that labels may have; what an embedder's own parts may say beyond them is `_OTHER`.
+_OTHER: Final = "other"
+OUTCOMES: Final = ("ok", "cached", InternalError.type, *_types(PageError), _OTHER)
+EVICTIONS: Final = (BackpressureExceeded.type, BufferOverflow.type, SubscriberLagged.type, _OTHER)
+WRITTEN: Final[tuple[StreamProtocol, ...]] = ("ndjson", "sse", "websocket")
+REFUSALS: Final = ("draining", "streams", "runs", "address", _OTHER)
 
 
 class Metrics:
-    """A registry of its own, so that two programs in one process do not meet."""
+    """A registry of its own, so that two programs in one process do not meet.
 
-    def __init__(self, hub: Hub, cache: MemoryCache) -> None:
+    It is told what happens, as `eventmesh_trio.pipeline.stages.Meter` also by the pipeline, and
+    reads what the other parts count themselves. Each label has a fixed set of values.
+    """
+
+    def __init__(
+        self, hub: Hub, cache: MemoryCache, fetcher: HTTPFetcher, extractor: WorkerPool
+    ) -> None:
         self.registry = CollectorRegistry()
-        self._first_byte = Histogram(
-            "streaming_ttfb_duration_seconds",
-            "From the parsed request to the first byte handed to the socket.",
-            ["protocol"],
-            buckets=_FIRST_BYTE_BUCKETS,
-            registry=self.registry,
+        registry: Final = self.registry
+        self._first_byte = _labelled_histograms(
+            Histogram(
+                "streaming_ttfb_duration_seconds",
+                "From the parsed request to the first byte handed to the socket.",
+                ["protocol"],
+                buckets=_FIRST_BYTE_BUCKETS,
+                registry=registry,
+            ),
+            WRITTEN,
         )
-        self._evictions = Counter(
+        self._evictions = _labelled_counters(
             "streaming_evictions",
             "Readers that were cut off, by the reason.",
-            ["reason"],
-            registry=self.registry,
+            "reason",
+            EVICTIONS,
+            registry,
         )
-        self.registry.register(_Snapshot(hub, cache))
+        self._refusals = _labelled_counters(
+            "streaming_refusals",
+            "Streams and runs that were refused, by the reason.",
+            "reason",
+            REFUSALS,
+            registry,
+        )
+        self._pages = _labelled_counters(
+            "crawl_pages",
+            "URLs that were done with, by the outcome.",
+            "outcome",
+            OUTCOMES,
+            registry,
+        )
+        self._fetches = Histogram(
+            "crawl_fetch_duration_seconds",
+            "One attempt that brought a response, redirects included.",
+            buckets=_FETCH_BUCKETS,
+            registry=registry,
+        )
+        self._extractions = Histogram(
+            "crawl_extraction_duration_seconds",
+            "Reading one page, waiting for a worker included.",
+            buckets=_EXTRACTION_BUCKETS,
+            registry=registry,
+        )
+        self._fetched_bytes = Counter(
+            "crawl_fetched_bytes", "Bodies as origins sent them.", registry=registry
+        )
+        self._retries = Counter(
+            "crawl_retries", "Attempts at a URL after its first.", registry=registry
+        )
+        self._parts = _Parts(hub, cache, fetcher, extractor)
+        registry.register(self._parts)
+        ProcessCollector(registry=registry)
+
+    # --- What the rest of the program tells ---------------------------------------------------
 
     def first_byte(self, protocol: str, seconds: float) -> None:
-        self._first_byte.labels(protocol).observe(seconds)
+        self._first_byte[protocol].observe(seconds)
 
     def eviction(self, reason: str) -> None:
-        self._evictions.labels(reason).inc()
+        self._evictions.get(reason, self._evictions[_OTHER]).inc()
 
-    def samples(self) -> dict[str, float | dict[str, float]]:
-        """Every sample but the buckets, by name; one with labels by their values."""
+    def refusal(self, reason: str) -> None:
+        self._refusals.get(reason, self._refusals[_OTHER]).inc()
+
+    def retried(self) -> None:
+        self._retries.inc()
+
+    def fetched(self, seconds: float, wire_bytes: int) -> None:
+        self._fetches.observe(seconds)
+        self._fetched_bytes.inc(wire_bytes)
+
+    def extracted(self, seconds: float) -> None:
+        self._extractions.observe(seconds)
+
+    def settled(self, outcome: str) -> None:
+        self._pages.get(outcome, self._pages[_OTHER]).inc()
+
+    # --- What others read -----------------------------------------------------------------------
+
+    async def samples(self) -> dict[str, float | dict[str, float]]:
+        """Every sample but the buckets, by name; one with labels by their values.
+
+        A checkpoint; cancelled, nothing is lost.
+        """
+        self._parts.refresh()
+        return await trio.to_thread.run_sync(self._samples)
+
+    def _samples(self) -> dict[str, float | dict[str, float]]:
         found: dict[str, Any] = {}
         for family in self.registry.collect():
             for sample in family.samples:
@@ -75,57 +179,51 @@ class Metrics:
                     found[sample.name] = sample.value
         return found
 
-    def render(self) -> bytes:
-        """The Prometheus text format."""
-        return generate_latest(self.registry)
+    async def render(self) -> bytes:
+        """The Prometheus text format.
+
+        What the event loop owns is read on it, at once; the text is made in a thread, for it takes
+        a millisecond or two. A checkpoint; cancelled, nothing is lost.
+        """
+        self._parts.refresh()
+        return await trio.to_thread.run_sync(generate_latest, self.registry)
 
 
-class _Snapshot(Collector):
-    """Families that are read from the hub and the cache when somebody asks."""
+def _labelled_counters(
+    name: str, text: str, label: str, values: Iterable[str], registry: CollectorRegistry
+) -> Mapping[str, Counter]:
+    """One counter for each value of the label, all of them there from the start, at 0."""
+    family = Counter(name, text, [label], registry=registry)
+    return {value: family.labels(value) for value in values}
 
-    def __init__(self, hub: Hub, cache: MemoryCache) -> None:
-        self._hub = hub
-        self._cache = cache
+
+def _labelled_histograms(family: Histogram, values: Iterable[str]) -> Mapping[str, Histogram]:
+    return {value: family.labels(value) for value in values}
+
+
+@attrs.define(eq=False)
+class _Parts(Collector):
+    """Families of what counts by itself, as they were when `refresh` was called last.
+
+    They are read on the event loop, which changes them, and rendered in another thread.
+    """
+
+    _hub: Hub
+    _cache: MemoryCache
+    _fetcher: HTTPFetcher
+    _extractor: WorkerPool
+    _families: Sequence[Metric] = attrs.field(default=(), init=False)
+
+    def refresh(self) -> None:
+        self._families = (
+            *mesh_families(self._hub),
+            *cache_families(self._cache.statistics()),
+            *fetcher_families(self._fetcher.statistics()),
+            *extractor_families(self._extractor.statistics()),
+        )
 
     def collect(self) -> Iterable[Metric]:
-        now = self._hub.census.snapshot()
-        cache = self._cache.statistics()
-        for name, text, value in (
-            ("streaming_active_connections", "Readers attached now.", now.active_connections),
-            ("streaming_active_runs", "Runs that are live.", now.active_runs),
-            ("streaming_sessions", "Sessions, kept ones included.", len(self._hub.sessions)),
-            (
-                "streaming_buffer_utilization_ratio",
-                "Mean use of the readers' windows, 0-1.",
-                _mean_utilization(self._hub),
-            ),
-            (
-                "streaming_error_ratio",
-                "Share of recent ends of runs and streams that were failures, 0-1.",
-                now.error_rate,
-            ),
-            ("streaming_uptime_seconds", "Since the server started.", now.uptime_seconds),
-            ("cache_size_bytes", "Held by the cache.", cache.bytes_used),
-            ("cache_entries", "Documents in the cache.", cache.entries),
-        ):
-            yield GaugeMetricFamily(name, text, value=value)
-        for name, text, value in (
-            ("streaming_events", "Events written to readers.", now.total_messages_sent),
-            ("streaming_sent_bytes", "Bytes written to readers.", now.total_bytes_sent),
-            ("streaming_connections", "Readers ever attached.", now.total_connections),
-            ("streaming_runs", "Runs ever started.", now.total_runs),
-            ("streaming_dropped", "Events lossy readers lost.", now.total_messages_dropped),
-            ("streaming_progress_coalesced", "Progress skipped.", now.total_progress_coalesced),
-            ("cache_hits", "Lookups served.", cache.hits),
-            ("cache_misses", "Lookups not served.", cache.misses),
-        ):
-            yield CounterMetricFamily(name, text, value=value)
-
-
-def _mean_utilization(hub: Hub) -> float:
-    readers = [reader for session in hub.sessions.values() for reader in session.subscribers]
-    used = sum(reader.statistics().utilization for reader in readers)
-    return used / len(readers) if readers else 0.0
+        return self._families
 
 
 def configure_logging(*, as_json: bool, level: int = logging.INFO) -> None:

@@ -20,12 +20,16 @@ _PARAMETER: Final = re.compile(r"\{(\w+)\}")
 
 @attrs.frozen
 class Route:
-    """One canonical path with its aliases; ``methods`` maps a method to its handler."""
+    """One canonical path with its aliases; ``methods`` maps a method to its handler.
+
+    ``streams``: its responses are streams, each of which holds one place while it is open.
+    """
 
     path: str
     methods: Mapping[str, Callable[..., Awaitable[None]]]
     summary: str
     aliases: Sequence[str] = ()
+    streams: bool = False
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -70,6 +74,13 @@ class RouteTable:
                     self._patterns.append((re.compile(pattern), route))
                 else:
                     self._exact[path] = route
+
+    @property
+    def allow(self) -> str:
+        """What ``Allow`` says of the server as a whole (``OPTIONS *``: RFC 9110, 9.3.7)."""
+        return ", ".join(
+            dict.fromkeys(method for route in self.routes for method in route.allow.split(", "))
+        )
 
     def match(self, path: str) -> Match:
         """Find a path's route. Raises `NotFoundError`."""

@@ -5,20 +5,20 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from typing import Final
 
-import structlog
 import trio
 
 from eventmesh_trio.app.config import Config
 from eventmesh_trio.app.dispatch import Application
 from eventmesh_trio.app.lifespan import Mesh, open_mesh
 from eventmesh_trio.errors import ConfigError
-from eventmesh_trio.transport.drain import Drain
 from eventmesh_trio.transport.listeners import open_listeners, parse_bind, serve_listeners
 
-__all__ = ["serve"]
+__all__ = ["CUT", "serve"]
 
-_log = structlog.get_logger()
+CUT: Final = 1
+"""The exit code of a service whose end cut what it served."""
 
 
 async def serve(
@@ -27,12 +27,15 @@ async def serve(
     ssl_context: ssl.SSLContext | None = None,
     announce: Callable[[str], None] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve until SIGTERM or SIGINT, then drain: at most ``server.drain_seconds``.
+) -> int:
+    """Serve until SIGTERM or SIGINT, then end in order (`Mesh.end_service`); the exit code.
+
+    That is 0 when all that was served came to its own end, 1 when ``server.drain_seconds`` was not
+    enough for that, and 128 and the signal's number when a second signal ended it at once.
 
     ``announce`` gets a line for each address (on stderr where None) and
-    ``task_status.started`` the addresses that are listened on (``http://127.0.0.1:8080``). A
-    second signal ends at once. Cancelled: as a second signal.
+    ``task_status.started`` the addresses that are listened on (``http://127.0.0.1:8080``).
+    Cancelled: as by a second signal.
 
     Raises:
       ConfigError: an address that other machines can reach, without ``server.insecure_bind``.
@@ -48,46 +51,37 @@ async def serve(
             )
     listeners = await open_listeners(binds, ssl_context)
     async with open_mesh(config) as mesh, trio.open_nursery() as nursery:
-        application = Application(mesh)
-        drain = Drain()
         addresses: list[str] = await nursery.start(
             partial(
                 serve_listeners,
-                application.handle,
+                Application(mesh).handle,
                 listeners,
                 config.transport,
-                drain=drain,
+                drain=mesh.service,
+                proxies=config.server.trusted_proxies,
             )
         )
         say = announce or partial(print, file=sys.stderr, flush=True)
         for address in addresses:
             say(f"listening on {address}")
-        await nursery.start(_watch_signals, mesh, drain, config.server.drain_seconds, nursery)
-        task_status.started(addresses)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started(addresses)
+            await anext(signals)
+            code = await _end(mesh, signals)
+        nursery.cancel_scope.cancel()
+    return code
 
 
-async def _watch_signals(
-    mesh: Mesh,
-    drain: Drain,
-    drain_seconds: float,
-    nursery: trio.Nursery,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        task_status.started()
-        await anext(signals)
-        _log.info("draining", seconds=drain_seconds)
-        async with trio.open_nursery() as ending:
-            ending.start_soon(_second_signal, signals, ending.cancel_scope)
-            with trio.move_on_after(drain_seconds):
-                ending.start_soon(mesh.drain)
-                drain.begin()
-                await drain.wait_empty()
-            ending.cancel_scope.cancel()
-    nursery.cancel_scope.cancel()
+async def _end(mesh: Mesh, signals: AsyncIterator[int]) -> int:
+    code = CUT
 
+    async def watch_second_signal() -> None:
+        nonlocal code
+        code = 128 + await anext(signals)
+        nursery.cancel_scope.cancel()
 
-async def _second_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    await anext(signals)
-    scope.cancel()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_second_signal)
+        code = 0 if await mesh.end_service() else CUT
+        nursery.cancel_scope.cancel()
+    return code

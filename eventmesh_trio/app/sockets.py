@@ -12,10 +12,9 @@ from typing import Any, Final
 import attrs
 import trio
 
-from eventmesh_trio.abc import WebSocket
+from eventmesh_trio.abc import Encoder, WebSocket
 from eventmesh_trio.app.calls import Call
 from eventmesh_trio.app.delivery import deliver_messages
-from eventmesh_trio.app.handlers import require_serving
 from eventmesh_trio.app.lifespan import Mesh
 from eventmesh_trio.errors import (
     ConflictError,
@@ -27,6 +26,7 @@ from eventmesh_trio.errors import (
     StreamingError,
     UpgradeRequired,
     WebSocketClosed,
+    bare,
 )
 from eventmesh_trio.mesh.run import Run
 from eventmesh_trio.mesh.session import Session
@@ -37,7 +37,7 @@ from eventmesh_trio.wire.encoders import MessageFraming
 from eventmesh_trio.wire.errors import error_info
 from eventmesh_trio.wire.headers import is_allowed_origin, parse_identifier, parse_wishes
 from eventmesh_trio.wire.negotiation import message_encoder
-from eventmesh_trio.wire.requests import parse_crawl_request, parse_deepsearch_request
+from eventmesh_trio.wire.requests import parse_deepsearch_request
 from eventmesh_trio.wire.timestamps import utc_timestamp
 from eventmesh_trio.wire.websocket import encode_frame
 
@@ -58,8 +58,8 @@ async def crawl_websocket(mesh: Mesh, call: Call) -> None:
         raise UpgradeRequired("connect to this route with a WebSocket")
     if call.origin is not None and not is_allowed_origin(call.origin, call.origins):
         raise ForbiddenError("this origin may not open a WebSocket here")
-    require_serving(mesh)
-    wishes = parse_wishes(request.field, mesh.config.stream.window)
+    mesh.admission.require_serving()
+    wishes = parse_wishes(request.field, mesh.config.stream.bounds("websocket"))
     given = call.query.get("session_id")
     session = mesh.hub.open_session(parse_identifier(given, "session_id") if given else None)
     position = session.resolve(call.last_event_id)
@@ -67,12 +67,32 @@ async def crawl_websocket(mesh: Mesh, call: Call) -> None:
     connection = _Connection(mesh, session, socket, request.connection_id, trio.current_time())
     spec = mesh.reader_spec(
         wishes,
-        encoder_for=connection.encoder_for,
+        protocol="websocket",
+        encoder_for=partial(_encoder_for, mesh, session, socket),
         until="never",
         connection_id=request.connection_id,
+        requested_at=request.received_at,
     )
     connection.subscriber = session.subscribe(spec, after=position.after, gap=position.gap)
+    if mesh.is_draining:  # since the handshake was taken
+        connection.subscriber.end_when_idle()
     await connection.serve(request.received_at)
+
+
+def _encoder_for(
+    mesh: Mesh, session: Session, socket: WebSocket, request_id: str | None
+) -> Encoder:
+    """Each run's events in the dialect that it was started in.
+
+    No method of `_Connection`: its reader asks it, which would make of both, and of the session's
+    log, a cycle that only the collector of garbage frees.
+    """
+    dialect: Dialect | None = None
+    if request_id is not None:
+        run = session.runs.get(request_id)
+        dialect = "envelope" if run is None else mesh.dialects.get(run, "envelope")
+    framing: MessageFraming = "frame" if socket.takes_frames else "message"
+    return message_encoder(dialect, framing, session.session_id, socket.frame_style)
 
 
 @attrs.define(eq=False)
@@ -84,6 +104,7 @@ class _Connection:
     socket: WebSocket
     connection_id: str
     connected_at: float
+    commanded_at: float = attrs.field(default=0.0, init=False)  # when the last command came
     subscriber: Subscriber = attrs.field(init=False)
 
     async def serve(self, requested_at: float) -> None:
@@ -99,9 +120,7 @@ class _Connection:
                         self.subscriber,
                         self.socket,
                         requested_at=requested_at,
-                        first_byte=partial(
-                            self.mesh.observe_first_byte, self.subscriber, "websocket"
-                        ),
+                        first_byte=partial(self.mesh.metrics.first_byte, "websocket"),
                     )
                 except WebSocketClosed:
                     pass  # the reader is told the same, and has nothing left to do
@@ -110,7 +129,7 @@ class _Connection:
                         raise
                 nursery.cancel_scope.cancel()
             if (evicted := self.subscriber.failure) is not None:
-                self.mesh.note_eviction(evicted)
+                self.mesh.note_eviction(bare(evicted))
                 close_code = _TRY_LATER
             if self.mesh.is_draining:
                 close_code = _GOING_AWAY
@@ -122,8 +141,9 @@ class _Connection:
         try:
             while True:
                 message = await self.socket.receive()
+                self.commanded_at = trio.current_time()
                 await self._obey(message)
-        except WebSocketClosed:
+        except (WebSocketClosed, trio.ClosedResourceError):  # the peer left, or was cut off
             scope.cancel()
 
     async def _obey(self, message: str | bytes) -> None:
@@ -141,14 +161,15 @@ class _Connection:
     # --- Operations ------------------------------------------------------------------------
 
     async def _crawl(self, command: Command) -> None:
-        require_serving(self.mesh)
-        request = parse_crawl_request(command.arguments, max_urls=self.mesh.config.server.max_urls)
+        self.mesh.admission.require_serving()
+        request = self.mesh.read_request(command.arguments)
         request_id = command.request_id or f"req-{uuid.uuid4()}"
         run = self.session.runs.get(request_id)
         if run is not None and run.live:
             raise ConflictError("a run with this id is live")
         run, _ = self.mesh.start_crawl(self.session, request, request_id=request_id, reader=None)
         self.mesh.dialects[run] = command.dialect or "envelope"
+        self.subscriber.note_asked(request_id, self.commanded_at)
 
     async def _deepsearch(self, command: Command) -> None:
         parse_deepsearch_request(command.arguments)
@@ -191,14 +212,6 @@ class _Connection:
         await self._post(command.dialect, self._reply("pong", {}, command.request_id))
 
     # --- Replies ------------------------------------------------------------------------------
-
-    def encoder_for(self, request_id: str | None) -> Any:
-        run = self.session.runs.get(request_id) if request_id is not None else None
-        dialect: Dialect = (
-            self.mesh.dialects.get(run, "envelope") if run is not None else "envelope"
-        )
-        framing: MessageFraming = "frame" if self.socket.takes_frames else "message"
-        return message_encoder(dialect, framing, self.session.session_id)
 
     def _addressed(self, request_id: str | None) -> list[Run]:
         return (

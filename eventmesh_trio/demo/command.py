@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 import trio
 from msgspec import UNSET
 
-from eventmesh_trio.app.config import Config, load_config
+from eventmesh_trio.app.config import Config
+from eventmesh_trio.app.loading import load_config
 from eventmesh_trio.app.observability import configure_logging
 from eventmesh_trio.app.server import serve
 from eventmesh_trio.client.client import open_client
 from eventmesh_trio.demo.display import Display, page_line, summary_lines
 from eventmesh_trio.demo.site import PATHS, Site, serve_site
-from eventmesh_trio.errors import EventMeshError
+from eventmesh_trio.errors import EventMeshError, leaves
 from eventmesh_trio.wire.events import Progress, Result, Summary
 
 __all__ = ["run_demo"]
@@ -62,7 +63,7 @@ async def run_demo(*, exit_after: bool = False) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         state.code = _PIPE_CLOSED
     except* (EventMeshError, OSError) as group:
-        print(f"eventmesh demo: {'; '.join(_messages(group))}", file=sys.stderr)
+        print(f"eventmesh demo: {'; '.join(map(str, leaves(group)))}", file=sys.stderr)
         state.code = 1
     return state.code
 
@@ -117,9 +118,9 @@ async def _crawl(site: str, server: str, state: _State) -> None:
                 async for event in stream:
                     if isinstance(event, Result) and event.result is not UNSET:
                         display.line(page_line(event.result))
-                        display.advance(event.progress.completed, event.result.url)
+                        display.show_page(event.progress.completed, event.result.url)
                     elif isinstance(event, Progress):
-                        display.advance(event.completed, event.current_url or "")
+                        display.show_page(event.completed, event.current_url or "")
                     elif isinstance(event, Summary):
                         summary = event
                 nursery.cancel_scope.cancel()
@@ -138,11 +139,3 @@ def _say_how_to_play(site: str, server: str, *, stays_up: bool) -> None:
         f"  {post}/crawl/sse -d '{one}'\n",
         flush=True,
     )
-
-
-def _messages(group: BaseExceptionGroup[BaseException]) -> list[str]:
-    return [
-        text
-        for error in group.exceptions
-        for text in (_messages(error) if isinstance(error, BaseExceptionGroup) else [str(error)])
-    ]

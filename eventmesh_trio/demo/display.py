@@ -2,13 +2,12 @@
 
 import sys
 from types import TracebackType
-from typing import Final, Self
+from typing import Final
 from urllib.parse import urlsplit
 
 import trio
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from eventmesh_trio.app.progress import Bar
 from eventmesh_trio.wire.events import PageResult, Summary
 
 __all__ = ["Display", "page_line", "summary_lines"]
@@ -17,35 +16,17 @@ _REFRESH_SECONDS: Final = 0.1
 _PLAIN_SECONDS: Final = 1.0
 
 
-class Display:
+class Display(Bar):
     """A live bar where stderr is a terminal, now and then a plain line where it is not.
 
-    It has no thread: `animate` is its only task, and whoever opens it starts that.
+    `animate` is its only task, and whoever opens it starts that.
     """
 
     def __init__(self, total: int) -> None:
+        super().__init__(total)
         self._total = total
         self._completed = 0
         self._said = 0  # of those, by a plain line
-        self._console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[url]}"),
-            console=self._console,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self._task = self._bar.add_task("crawling", total=total, url="")
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._bar.start()
-        return self
 
     def __exit__(
         self,
@@ -53,36 +34,36 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._console.is_terminal:
-            self._bar.stop()
-        elif self._completed != self._said:
-            self._say()
+        super().__exit__(kind, error, trace)
+        if not self.is_drawn and self._completed != self._said:
+            self._say_completed()
 
     async def animate(self) -> None:
         """Redraw, or say where we are, until cancelled."""
         while True:
-            if self._console.is_terminal:
-                self._bar.refresh()
+            if self.is_drawn:
+                self.refresh()
                 await trio.sleep(_REFRESH_SECONDS)
             else:
                 await trio.sleep(_PLAIN_SECONDS)
-                self._say()
+                self._say_completed()
 
-    def _say(self) -> None:
+    def _say_completed(self) -> None:
         self._said = self._completed
-        self._console.print(f"{self._completed} of {self._total} pages", highlight=False)
+        self.say(f"{self._completed} of {self._total} pages")
 
     def line(self, text: str) -> None:
         """Write a line to stdout; where both are one terminal, above the bar."""
-        if self._console.is_terminal and sys.stdout.isatty():
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if self.is_drawn and sys.stdout.isatty():
+            self.say(text)
         else:
             # Blocks where nobody reads the pipe. A demo's lines are few enough for its buffer.
             print(text, flush=True)
 
-    def advance(self, completed: int, url: str) -> None:
+    def show_page(self, completed: int, url: str) -> None:
+        """Move on, with the path of the page that was the last."""
         self._completed = completed
-        self._bar.update(self._task, completed=completed, url=urlsplit(url).path)
+        self.advance(completed, urlsplit(url).path)
 
 
 def page_line(result: PageResult) -> str:

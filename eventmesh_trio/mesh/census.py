@@ -10,66 +10,63 @@ import os
 import resource
 import sys
 import time
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Final, Literal
+from typing import Final, Protocol
 
 import attrs
 import trio
 
-from eventmesh_trio.wire.events import GlobalMetrics, ServerHealth, StreamingHealth, SystemStatus
+from eventmesh_trio.mesh.global_metrics import (
+    DEGRADED_RATES,
+    SCORES,
+    GlobalStreamingMetrics,
+    Health,
+    ProtocolCounts,
+    health_of,
+)
+from eventmesh_trio.mesh.reader import StreamProtocol
+from eventmesh_trio.wire.events import (
+    GlobalMetrics,
+    RunStatus,
+    ServerHealth,
+    StreamingHealth,
+    SystemStatus,
+)
 from eventmesh_trio.wire.timestamps import utc_timestamp
 
-__all__ = ["SCORES", "Census", "GlobalStreamingMetrics", "Health"]
+__all__ = ["Census"]
 
-Health = Literal["healthy", "degraded", "critical"]
-
-SCORES: Final[Mapping[Health, int]] = {"healthy": 100, "degraded": 75, "critical": 20}
-
-_CRITICAL: Final = (0.1, 0.2)  # error rate, drop ratio: above either
-_DEGRADED: Final = (0.05, 0.1)
 _ENOUGH_ENDS: Final = 10
 """With fewer ends than these in the window one failure would be a rate of its own."""
+_HIGH_UTILIZATION: Final = 0.78125
+"""Where a reader is warned, 25/32: if the mean of all is beyond it, that is worth telling."""
 _BUCKETS: Final = 6
-_PROCESS_SECONDS: Final = 1.0  # how long a reading of memory and load is good for
+_READING_SECONDS: Final = 1.0  # how long a look at memory, load and all readers is good for
 _MIB: Final = 1024 * 1024
 
 
-@attrs.frozen(kw_only=True)
-class GlobalStreamingMetrics:
-    """The whole server at one moment. Totals count since its start; rates are recent.
+class Counted(Protocol):
+    """A reader, as far as it is counted."""
 
-    A connection is one attached reader: an HTTP stream, a WebSocket, or an embedder's channel.
-    ``error_rate`` is `Census.error_rate`: it judges the server, so a URL that could not be fetched
-    is no part of it.
-    """
+    @property
+    def protocol(self) -> StreamProtocol: ...
 
-    active_connections: int
-    total_connections: int
-    active_runs: int
-    total_runs: int
-    failed_runs: int
-    total_messages_sent: int
-    total_bytes_sent: int
-    total_messages_dropped: int
-    total_progress_coalesced: int
-    total_warnings: int
-    total_evictions: int
-    average_connection_duration_ms: float
-    health_status: Health
-    memory_usage_bytes: int
-    error_rate: float
-    drop_ratio: float
-    throughput_events_per_sec: float
-    uptime_seconds: float
+    @property
+    def utilization(self) -> float:
+        """The use of its window, 0-1."""
+        ...
 
-    def efficiency(self) -> float:
-        """The mean of two shares: of events that were delivered, and of ends without error."""
-        if not self.total_messages_sent:
-            return 1.0
-        delivered = max(0, self.total_messages_sent - self.total_messages_dropped)
-        return (delivered / self.total_messages_sent + 1.0 - self.error_rate) / 2
+
+@attrs.define
+class _Protocol:
+    """The readers of one protocol."""
+
+    active: int = 0
+    connections: int = 0
+    sent: int = 0
+    nbytes: int = 0
 
 
 @attrs.define
@@ -99,29 +96,39 @@ class Census:
         self._started_at = now
         self._bucket_seconds = window_seconds / _BUCKETS
         self._buckets: deque[_Bucket] = deque([_Bucket(now)], maxlen=_BUCKETS)
-        self._streams: dict[object, float] = {}  # attached reader -> since when
+        self._streams: dict[Counted, float] = {}  # attached reader -> since when
+        self._protocols: defaultdict[StreamProtocol, _Protocol] = defaultdict(_Protocol)
+        self._ended_runs: Counter[RunStatus] = Counter()
         self._total_streams = 0
         self._ended_seconds = 0.0
+        self._begun_at_sum = 0.0  # of attached readers; with it their mean age costs nothing
         self._active_runs = 0
         self._total_runs = 0
-        self._failed_runs = 0
-        self._sent = self._bytes = self._dropped = self._coalesced = 0
+        self._dropped = self._coalesced = 0
         self._warnings = self._evictions = 0
         self._health: Health = "healthy"
         self._process: tuple[float, int, float] | None = None
+        self._status: tuple[float, int, SystemStatus] | None = None
         self.health_version = 0
         """Rises when health has changed; readers compare, and tell their clients."""
 
     # --- What the rest of the mesh tells ------------------------------------------------------
 
-    def stream_opened(self, reader: object) -> None:
+    def stream_opened(self, reader: Counted) -> None:
         self._total_streams += 1
-        self._streams[reader] = trio.current_time()
+        counts = self._protocols[reader.protocol]
+        counts.connections += 1
+        counts.active += 1
+        now = trio.current_time()
+        self._streams[reader] = now
+        self._begun_at_sum += now
 
-    def stream_closed(self, reader: object, *, failed: bool = False) -> None:
+    def stream_closed(self, reader: Counted, *, failed: bool = False) -> None:
         """A reader has left; ``failed``: it was cut off."""
         since = self._streams.pop(reader, None)
         if since is not None:
+            self._protocols[reader.protocol].active -= 1
+            self._begun_at_sum -= since
             self._ended_seconds += trio.current_time() - since
             self._evictions += failed
             self._end(failed)
@@ -130,15 +137,16 @@ class Census:
         self._active_runs += 1
         self._total_runs += 1
 
-    def run_ended(self, *, failed: bool) -> None:
+    def run_ended(self, status: RunStatus) -> None:
         self._active_runs -= 1
-        self._failed_runs += failed
-        self._end(failed)
+        self._ended_runs[status] += 1
+        self._end(status == "failed")
 
-    def sent(self, events: int, nbytes: int) -> None:
-        """One write to one reader went through."""
-        self._sent += events
-        self._bytes += nbytes
+    def sent(self, protocol: StreamProtocol, events: int, nbytes: int) -> None:
+        """One write to one reader of that protocol went through."""
+        counts = self._protocols[protocol]
+        counts.sent += events
+        counts.nbytes += nbytes
         self._bucket().sent += events
 
     def dropped(self, events: int) -> None:
@@ -153,6 +161,11 @@ class Census:
     def warned(self) -> None:
         self._warnings += 1
 
+    @property
+    def active_runs(self) -> int:
+        """Runs that are live."""
+        return self._active_runs
+
     # --- Health -------------------------------------------------------------------------------
 
     @property
@@ -162,14 +175,8 @@ class Census:
 
     def judge(self) -> None:
         """Look at the rates, and say so if they have changed health."""
-        rates = (self.error_rate, self.drop_ratio)
         before = self._health
-        if any(rate > most for rate, most in zip(rates, _CRITICAL, strict=True)):
-            self._health = "critical"
-        elif any(rate > most for rate, most in zip(rates, _DEGRADED, strict=True)):
-            self._health = "degraded"
-        else:
-            self._health = "healthy"
+        self._health = health_of(self.error_rate, self.drop_ratio)
         if self._health == before:
             return
         self.health_version += 1
@@ -210,7 +217,7 @@ class Census:
         """The bucket of now."""
         newest = self._buckets[-1]
         now = trio.current_time()
-        if now - newest.begun >= self._bucket_seconds:
+        if now >= newest.begun + self._bucket_seconds:  # rounded as `next_judgement` rounds it
             newest = _Bucket(now)
             self._buckets.append(newest)
         return newest
@@ -228,16 +235,19 @@ class Census:
         return GlobalStreamingMetrics(
             active_connections=len(self._streams),
             total_connections=self._total_streams,
+            protocols=self._by_protocol(),
             active_runs=self._active_runs,
             total_runs=self._total_runs,
-            failed_runs=self._failed_runs,
-            total_messages_sent=self._sent,
-            total_bytes_sent=self._bytes,
+            failed_runs=self._ended_runs["failed"],
+            ended_runs=dict(self._ended_runs),
+            total_messages_sent=sum(counts.sent for counts in self._protocols.values()),
+            total_bytes_sent=sum(counts.nbytes for counts in self._protocols.values()),
             total_messages_dropped=self._dropped,
             total_progress_coalesced=self._coalesced,
             total_warnings=self._warnings,
             total_evictions=self._evictions,
             average_connection_duration_ms=self._average_seconds() * 1000,
+            buffer_utilization=self._utilization(),
             health_status=self.health,
             memory_usage_bytes=memory,
             error_rate=self.error_rate,
@@ -258,14 +268,26 @@ class Census:
         )
 
     def system_status(self) -> SystemStatus:
-        """What every HTTP reader is told when health changes."""
+        """What HTTP readers are told when health changes; for all of them made once a second."""
         health = self.health
+        now = trio.current_time()
+        if self._status is not None:
+            made_at, version, status = self._status
+            if version == self.health_version and now - made_at < _READING_SECONDS:
+                return status
+        status = self._make_status(health)
+        self._status = (now, self.health_version, status)
+        return status
+
+    def _make_status(self, health: Health) -> SystemStatus:
         error_rate, drop_ratio = self.error_rate, self.drop_ratio
         issues = []
-        if error_rate > _DEGRADED[0]:
+        if error_rate > DEGRADED_RATES[0]:
             issues.append(f"Elevated error rate: {error_rate:.1%}")
-        if drop_ratio > _DEGRADED[1]:
+        if drop_ratio > DEGRADED_RATES[1]:
             issues.append(f"Events dropped for slow readers: {drop_ratio:.1%}")
+        if (utilization := self._utilization()) > _HIGH_UTILIZATION:
+            issues.append(f"High buffer utilization across connections: {utilization:.0%}")
         return SystemStatus(
             timestamp=utc_timestamp(time.time()),
             streaming_health=StreamingHealth(
@@ -281,9 +303,24 @@ class Census:
 
     def _average_seconds(self) -> float:
         """The mean age of all connections, those that have ended included."""
-        now = trio.current_time()
-        total = self._ended_seconds + sum(now - since for since in self._streams.values())
+        attached = trio.current_time() * len(self._streams) - self._begun_at_sum
+        total = self._ended_seconds + max(0.0, attached)
         return total / self._total_streams if self._total_streams else 0.0
+
+    def _by_protocol(self) -> Mapping[StreamProtocol, ProtocolCounts]:
+        return {
+            protocol: ProtocolCounts(
+                active_connections=counts.active,
+                total_connections=counts.connections,
+                messages_sent=counts.sent,
+                bytes_sent=counts.nbytes,
+            )
+            for protocol, counts in self._protocols.items()
+        }
+
+    def _utilization(self) -> float:
+        used = sum(reader.utilization for reader in self._streams)
+        return used / len(self._streams) if self._streams else 0.0
 
     def _throughput(self) -> float:
         recent = self._recent()
@@ -293,7 +330,7 @@ class Census:
     def _process_state(self) -> tuple[int, float]:
         """Resident bytes, and the load average over a minute; read at most once a second."""
         now = trio.current_time()
-        if self._process is None or now - self._process[0] >= _PROCESS_SECONDS:
+        if self._process is None or now - self._process[0] >= _READING_SECONDS:
             self._process = (now, _resident_bytes(), os.getloadavg()[0])
         return self._process[1:]
 

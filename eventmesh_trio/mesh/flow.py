@@ -6,18 +6,25 @@ bytes behind what it has read for sure, and the slowest of them is the limit.
 
 from collections.abc import Callable
 from math import inf
-from typing import Protocol
+from typing import Final, Protocol
 
 from eventmesh_trio.errors import StreamingError
 from eventmesh_trio.wire.events import Progress
 
-__all__ = ["Flow", "Place", "Sleeper", "Track"]
+__all__ = ["Flow", "Place", "Reader", "Sleeper", "Track"]
+
+_WAKE_EVENTS: Final = 64  # a wait in so many is more than the 1 % at which a window grows
+_WAKE_BYTES: Final = 64 * 1024
 
 
 class Sleeper(Protocol):
-    """A reader that waits for the log, as the log sees it."""
+    """Who waits for the log's next event, as the log sees it."""
 
     def wake(self) -> None: ...
+
+
+class Reader(Sleeper, Protocol):
+    """Who holds a place in the log, as the log sees it."""
 
     def cut_off(self, error: StreamingError) -> None: ...
 
@@ -49,7 +56,7 @@ class Place:
         self.events, self.nbytes = counted
         self.capacity = capacity
         self.window_bytes = window_bytes
-        self.owner: Sleeper | None = None
+        self.owner: Reader | None = None
         self.blocked_since: float | None = None  # since when a publisher has waited for it
         self.waits = 0  # events that had to wait for it
 
@@ -59,6 +66,20 @@ class Place:
         return (
             self.flow.events - self.events >= self.capacity
             or self.flow.nbytes - self.nbytes >= self.window_bytes
+        )
+
+    @property
+    def pending(self) -> int:
+        """Events that the reader has still to read."""
+        return self.flow.events - self.events
+
+    @property
+    def eased(self) -> bool:
+        """Whether there is room enough to wake a publisher: half of the window, or so much."""
+        events = self.events + self.capacity - self.flow.events
+        nbytes = self.nbytes + self.window_bytes - self.flow.nbytes
+        return events >= min(self.capacity / 2, _WAKE_EVENTS) and nbytes >= min(
+            self.window_bytes / 2, _WAKE_BYTES
         )
 
 

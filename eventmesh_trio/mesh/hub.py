@@ -5,7 +5,7 @@ lingered too long without a reader, and forgets sessions that were kept long eno
 """
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from math import inf
 from types import MappingProxyType
@@ -15,19 +15,22 @@ import trio
 
 from eventmesh_trio.abc import Job
 from eventmesh_trio.errors import ConflictError, OverloadedError, RateLimited
+from eventmesh_trio.mesh.budget import MemoryBudget
 from eventmesh_trio.mesh.census import Census
 from eventmesh_trio.mesh.limits import MeshLimits
+from eventmesh_trio.mesh.log import EventLog
+from eventmesh_trio.mesh.observers import LifecycleChannel, Loss, Observers
 from eventmesh_trio.mesh.reader import ReaderSpec
 from eventmesh_trio.mesh.run import Run
 from eventmesh_trio.mesh.session import ABANDONED, Session
 from eventmesh_trio.mesh.subscriber import Subscriber
+from eventmesh_trio.wire.events import Event
 
 __all__ = ["SHUTDOWN", "Hub", "open_hub"]
 
 SHUTDOWN: Final = "shutdown"
 """The ``reason`` in the summary of a run that the server ends."""
 
-_HELD_CAPACITY: Final = 256
 """The window of a place that is held for a reader who has not come yet (WIRE.md: the default)."""
 
 _RETRY_SECONDS: Final = 5.0
@@ -41,13 +44,18 @@ async def open_hub(limits: MeshLimits | None = None) -> AsyncIterator["Hub"]:
     summary, and readers that are still attached end after reading it. The wait for the
     runs is as long as the longest cleanup of a job (checkpoint: exit only).
     """
-    async with trio.open_nursery() as nursery:
-        hub = Hub(limits or MeshLimits(), nursery)
-        nursery.start_soon(hub.tidy)
-        try:
-            yield hub
-        finally:
-            hub.close()
+    hub: Hub | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            hub = Hub(limits or MeshLimits(), nursery)
+            nursery.start_soon(hub.tidy)
+            try:
+                yield hub
+            finally:
+                hub.close()
+    finally:
+        if hub is not None:
+            hub.observers.close()  # only now has every run told of its end
 
 
 class Hub:
@@ -56,6 +64,8 @@ class Hub:
     def __init__(self, limits: MeshLimits, nursery: trio.Nursery) -> None:
         self.limits = limits
         self.census = Census(limits.health_window_seconds, self._health_changed)
+        self.observers = Observers(self._live_runs)
+        self.budget = MemoryBudget(limits.max_total_bytes, self._relieve)
         self._nursery = nursery
         self._sessions: dict[str, Session] = {}
         self._live: dict[Run, Session] = {}
@@ -129,19 +139,21 @@ class Hub:
         request_id: str,
         timeout_seconds: float | None = None,
         reader: ReaderSpec | None = None,
+        held_capacity: int = 256,
         idempotency_key: str | None = None,
         fingerprint: str | None = None,
     ) -> tuple[Run, Subscriber | None]:
         """Start a job in a session, with its first reader; synchronous, so neither misses a thing.
 
         The job's opening is in the log when this returns. Without ``reader``, and where nobody else
-        follows the session, a place is held from the run's first event on: the run lingers as if
-        its reader had just left.
+        follows the session, a place of ``held_capacity`` events is held from the run's first one
+        on: the run lingers as if its reader had just left.
 
         Raises:
           ConflictError: a run of that id is live in the session.
           RateLimited: the session has ``max_runs_per_session`` live runs.
-          OverloadedError: the server is draining.
+          OverloadedError: the server has ``max_runs`` live runs, holds more than
+            ``max_total_bytes``, or is draining.
         """
         self._refuse_draining()
         known = session.runs.get(request_id)
@@ -152,6 +164,16 @@ class Hub:
         if len(session.live_runs) >= self.limits.max_runs_per_session:
             raise RateLimited(
                 f"the session has {self.limits.max_runs_per_session} live runs",
+                retry_after_seconds=_RETRY_SECONDS,
+            )
+        if len(self._live) >= self.limits.max_runs:
+            raise OverloadedError(
+                f"the server has {self.limits.max_runs} live runs, as many as it may",
+                retry_after_seconds=_RETRY_SECONDS,
+            )
+        if self.budget.exceeded:
+            raise OverloadedError(
+                "the server has no memory left for another stream",
                 retry_after_seconds=_RETRY_SECONDS,
             )
         if reader is not None and reader.request_id not in (None, request_id):
@@ -172,17 +194,24 @@ class Hub:
         session.add_run(run)
         subscriber = None
         if reader is None:
-            session.hold_start(run, _HELD_CAPACITY)
+            session.hold_start(run, held_capacity)
         else:
             subscriber = session.subscribe(reader, after=session.log.top)
         run.begin()
         if subscriber is not None:
             subscriber.note_opening()
+        self.observers.run_started(run)
         self._nursery.start_soon(run.drive, name=f"run {request_id}")
         lot = self._awaited.pop(session.session_id, None)
         if lot is not None:
             lot.unpark_all()
         return run, subscriber
+
+    async def wait_idle(self) -> None:
+        """Return when no run is live. The caller sets the limit of time."""
+        await trio.lowlevel.checkpoint()
+        while self._live:
+            await next(iter(self._live)).wait_ended()
 
     async def drain(self, reason: str = SHUTDOWN) -> None:
         """Refuse what is new, cancel every live run, and wait until each has its summary.
@@ -209,10 +238,37 @@ class Hub:
         if self._draining is not None:
             raise OverloadedError("the server is shutting down", retry_after_seconds=_RETRY_SECONDS)
 
-    def _run_ended(self, run: Run) -> None:
+    def _run_ended(self, run: Run, closing: Sequence[Event]) -> None:
         session = self._live.pop(run)
+        self.observers.run_ended(run, closing)
         session.run_ended(run)
-        self.census.run_ended(failed=run.failed)
+        self.census.run_ended(run.status)
+
+    # --- Observers ------------------------------------------------------------------------------
+
+    def open_lifecycle(
+        self,
+        *,
+        capacity: int = 1024,
+        overflow: Loss = "drop_oldest",
+        progress_interval_seconds: float = 0.05,
+    ) -> LifecycleChannel:
+        """Watch the connections and runs of this hub from now on; close the channel in the end.
+
+        Args:
+          capacity: the events that may wait; one more, and one is lost and counted.
+          overflow: which one: the oldest that waits, or the new one.
+          progress_interval_seconds: the least time between two looks at the progress of all runs.
+        """
+        return self.observers.open(
+            capacity=capacity,
+            overflow=overflow,
+            progress_interval_seconds=progress_interval_seconds,
+        )
+
+    def _live_runs(self) -> Iterator[tuple[Run, EventLog]]:
+        for run, session in self._live.items():
+            yield run, session.log
 
     # --- Times: what sessions ask for (`Keeper`), and the janitor --------------------------------
 
@@ -258,6 +314,16 @@ class Hub:
     def _forget(self, session: Session) -> None:
         self._unrest(session)
         del self._sessions[session.session_id]
+        session.log.release()
+
+    def _relieve(self) -> None:
+        """Memory is short: free what nobody waits for, the oldest first."""
+        while self._resting and self.budget.exceeded:
+            self._forget(next(iter(self._resting)))
+        for session in self._sessions.values():
+            if not self.budget.exceeded:
+                return
+            session.log.shrink()
 
     def _due(self, seconds: float) -> float:
         due = trio.current_time() + seconds

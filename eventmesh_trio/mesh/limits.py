@@ -38,13 +38,17 @@ class MeshLimits:
     """How long a session without live runs and readers is kept for replay."""
 
     replay_bytes: int = attrs.field(default=16 * 1024 * 1024, validator=_not_negative)
-    """What a log keeps at least behind its end: events and their encoded forms together."""
+    """What a log keeps at least behind its end: events and their encoded forms together. With less
+    than two windows, who is away when its run ends may come back to a gap."""
 
     max_pinned_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=_positive)
     """What a reader of one run may make a log keep of *other* runs before it is cut off."""
 
     max_retained_bytes: int = attrs.field(default=256 * 1024 * 1024, validator=_not_negative)
     """What all sessions that are only kept for replay may hold; the oldest is forgotten first."""
+
+    max_total_bytes: int = attrs.field(default=1024 * 1024 * 1024, validator=_positive)
+    """What the logs of all sessions may hold together, live ones included."""
 
     window_bytes: int = attrs.field(default=1024 * 1024, validator=_positive)
     """How many shared bytes a lossless reader may lag before its runs wait."""
@@ -57,6 +61,9 @@ class MeshLimits:
 
     max_sessions: int = attrs.field(default=10_000, validator=_positive)
     """Sessions at once; a kept one is forgotten for a new one, then new ones are refused."""
+
+    max_runs: int = attrs.field(default=10_000, validator=_positive)
+    """Live runs of all sessions at once; more are refused."""
 
     max_runs_per_session: int = attrs.field(default=64, validator=_positive)
     """Live runs of one session at once; more are refused."""

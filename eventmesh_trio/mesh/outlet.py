@@ -11,8 +11,9 @@ from typing import Generic, TypeVar
 from msgspec import UNSET
 
 from eventmesh_trio.abc import Encoder
+from eventmesh_trio.mesh.archive import fitting
 from eventmesh_trio.mesh.flow import Track
-from eventmesh_trio.mesh.log import EventLog, fitting
+from eventmesh_trio.mesh.log import EventLog
 from eventmesh_trio.wire.events import PERSONAL, Event
 
 __all__ = ["EncodedOutlet", "EventOutlet", "Outlet"]

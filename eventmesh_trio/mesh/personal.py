@@ -79,7 +79,7 @@ def _metadata(
             current_size=statistics.used,
             capacity=statistics.capacity,
             utilization_percentage=_percentage(statistics),
-            max_memory_bytes=spec.batch_bytes,
+            max_memory_bytes=spec.batch_bytes + spec.coder_bytes,
             backpressure_threshold=statistics.threshold,
             adaptive_sizing_enabled=spec.adaptive,
         ),

@@ -6,22 +6,31 @@ Source: ``streaming-api.md``, ``BufferConfig``: ``slow_send_threshold_ms`` (100 
 
 from typing import Final
 
-__all__ = ["SAMPLES", "Pressure"]
-
-SAMPLES: Final = 50
-"""The sends that are looked back on."""
+__all__ = ["Pressure"]
 
 _ENOUGH: Final = 5
 """With fewer sends than these nobody is called slow: one long write may be the network's."""
 
 
 class Pressure:
-    """Send times of one reader: recorded per write, never per event."""
+    """Send times of one reader: recorded per write, never per event.
 
-    __slots__ = ("_samples", "_slow_samples", "_sum_ms", "_threshold_ms", "slow_sends")
+    Args:
+      judged_sends: how many of the last sends are looked back on.
+    """
 
-    def __init__(self, slow_threshold_ms: float) -> None:
+    __slots__ = (
+        "_judged_sends",
+        "_samples",
+        "_slow_samples",
+        "_sum_ms",
+        "_threshold_ms",
+        "slow_sends",
+    )
+
+    def __init__(self, slow_threshold_ms: float, judged_sends: int = 50) -> None:
         self._threshold_ms = slow_threshold_ms
+        self._judged_sends = judged_sends
         self._samples: list[float] = []  # a list: an empty deque takes 0.7 KB of each idle stream
         self._sum_ms = 0.0
         self._slow_samples = 0
@@ -29,7 +38,7 @@ class Pressure:
 
     def record(self, milliseconds: float) -> None:
         """Note that one write took so long."""
-        if len(self._samples) == SAMPLES:
+        if len(self._samples) == self._judged_sends:
             oldest = self._samples.pop(0)
             self._sum_ms -= oldest
             self._slow_samples -= oldest > self._threshold_ms

@@ -16,21 +16,36 @@ __all__ = ["RunPublisher"]
 class RunPublisher:
     """How a job's work appends to its session's log; `eventmesh_trio.abc.Publisher`."""
 
-    __slots__ = ("_limits", "_log", "_since_yield", "_stride", "_track")
+    __slots__ = ("_flow", "_limits", "_log", "_since_yield", "_stride", "_track")
 
     def __init__(self, log: EventLog, track: Track, limits: MeshLimits) -> None:
         self._log = log
         self._track = track
+        self._flow = log.flow
         self._limits = limits
         self._stride = limits.publish_stride
         self._since_yield = 0
 
+    def has_room(self) -> bool:
+        """Whether every lossless window has room for an event, ``publish_stride`` times in a row.
+
+        A checkpoint before each event costs as much as the event, a coroutine without one a tenth.
+        """
+        self._since_yield += 1
+        track, flow = self._track, self._flow  # `EventLog.has_room`, spelt out
+        return (
+            self._since_yield < self._stride
+            and track.events < track.limit_events
+            and track.nbytes < track.limit_bytes
+            and flow.events < flow.limit_events
+            and flow.nbytes < flow.limit_bytes
+        )
+
     async def wait_room(self) -> None:
         """Wait until every lossless window has room for an event.
 
-        Where there is room this is a checkpoint each ``publish_stride`` calls only: a checkpoint
-        costs as much as the event itself, and noticing cancellation alone a tenth of it. Tasks
-        that publish after one call each may overrun the window by their number.
+        Where there is room this is a checkpoint each ``publish_stride`` calls only. Tasks that
+        publish after one call each may overrun the window by their number.
 
         The only place where slow readers are cut off: at ``stall_seconds`` without reading
         anything while a run waited for them. No reader or session has a timer.
@@ -59,8 +74,7 @@ class RunPublisher:
                 deadline = self._cut_off_stalled()
                 if log.has_room(track):
                     return  # `wait_room` has had its checkpoint
-                with trio.CancelScope(deadline=deadline):
-                    await log.room.park()
+                await log.wait_room(deadline)
         finally:
             # Left by cancellation (a pause): a reader is not to blame for time nobody waited.
             for place in log.blocking(track):

@@ -9,10 +9,19 @@ from attrs import validators
 
 from eventmesh_trio.abc import Encoder
 
-__all__ = ["Batch", "OverflowStrategy", "ReaderSpec", "SubscriberStatistics", "Until"]
+__all__ = [
+    "Batch",
+    "OverflowStrategy",
+    "ReaderSpec",
+    "StreamProtocol",
+    "SubscriberStatistics",
+    "Until",
+]
 
 OverflowStrategy = Literal["block", "drop_oldest", "drop_newest", "disconnect"]
 Until = Literal["run", "idle", "never"]
+StreamProtocol = Literal["ndjson", "sse", "websocket", "channel"]
+"""How a reader is written to; ``channel`` is an embedder, who takes events as they are."""
 
 
 @attrs.frozen(kw_only=True)
@@ -29,6 +38,9 @@ class ReaderSpec:
     request_id: str | None = None
     """With ``until="run"``: the one run this reader follows. Else it follows all of the session."""
     connection_id: str = "local"
+    protocol: StreamProtocol = "channel"
+    requested_at: float | None = None
+    """`trio.current_time` when its request was parsed; None: when it was attached."""
     capacity: int = attrs.field(default=256, validator=validators.gt(0))
     """Events the reader may lag at first (`X-Buffer-Size`)."""
     min_capacity: int = attrs.field(default=64, validator=validators.gt(0))
@@ -39,12 +51,19 @@ class ReaderSpec:
     )
     adaptive: bool = True
     """Whether the capacity adapts and warnings are sent (`X-Enable-Backpressure`)."""
+    judged_sends: int = attrs.field(default=50, validator=validators.ge(5))
+    """The last sends over which the reader is judged slow."""
+    warning_events: int = attrs.field(default=0, validator=validators.ge(0))
+    """How far the reader lags when it is warned, where that is less than its window's own
+    threshold; 0: never less."""
     slow_client_threshold_ms: float = 100.0
     """A slower send counts as slow (`X-Slow-Client-Threshold`)."""
     buffer_timeout_ms: float = 2000.0
     """The longest that progress is withheld from a reader that lags (`X-Buffer-Timeout`)."""
     batch_bytes: int = attrs.field(default=65_536, validator=validators.gt(0))
     """What one batch may hold (`X-Max-Memory-Per-Connection`); a single event may pass it."""
+    coder_bytes: int = attrs.field(default=0, validator=validators.ge(0))
+    """What of the connection's memory its content coding holds, beside the batch."""
     strategy: OverflowStrategy = "block"
     """What happens when the window is full: the run waits (lossless), or the reader loses."""
     progress: bool = True
@@ -53,6 +72,8 @@ class ReaderSpec:
     """Whether the reader hears of changes of the server's health (HTTP does, WebSocket not)."""
     heartbeat_seconds: float = attrs.field(default=30.0, validator=validators.gt(0))
     """The silence after which a heartbeat is sent; `math.inf` for none."""
+    max_idle_seconds: float = attrs.field(default=inf, validator=validators.gt(0))
+    """How long it may go on writing while no run of the session is live; then it is cancelled."""
     flush_interval_seconds: float = attrs.field(default=0.05, validator=validators.ge(0))
     """The least time between two progress events of one run."""
 
@@ -77,12 +98,14 @@ class ReaderSpec:
 class Batch:
     """What a writer should write now, in order: ``events`` in ``nbytes``.
 
-    A piece is one event, or several where the encoder joins them.
+    A piece is one event, or several where the encoder joins them. ``first_bytes`` has, of each run
+    that was asked for on this connection and begins here, the seconds from the asking to now.
     """
 
     pieces: Sequence[bytes]
     events: int
     nbytes: int
+    first_bytes: Sequence[float] = ()
 
 
 @attrs.frozen(kw_only=True)

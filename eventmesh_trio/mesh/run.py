@@ -9,16 +9,17 @@ A run is one of the two boundaries that contain exceptions: a bug in a job becom
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final, Literal
 
+import attrs
 import structlog
 import trio
 from msgspec import UNSET
 
 from eventmesh_trio.abc import Job, JobCounts
-from eventmesh_trio.errors import EventMeshError, PipelineFailure
+from eventmesh_trio.errors import EventMeshError, PipelineFailure, leaves
 from eventmesh_trio.mesh.flow import Place
 from eventmesh_trio.mesh.lifecycle import Command, Lifecycle, State
 from eventmesh_trio.mesh.limits import MeshLimits
@@ -28,19 +29,37 @@ from eventmesh_trio.wire.errors import error_info
 from eventmesh_trio.wire.events import (
     ErrorAnalysis,
     Event,
+    PerformanceMetrics,
     PerformanceSummary,
     Progress,
     RunError,
+    RunStatus,
     Summary,
 )
-from eventmesh_trio.wire.sessions import RunInfo
+from eventmesh_trio.wire.sessions import RunInfo, RunState
 from eventmesh_trio.wire.timestamps import utc_timestamp
 
-__all__ = ["PAUSED_TOO_LONG", "Run"]
+__all__ = ["PAUSED_TOO_LONG", "Run", "RunStatistics"]
 
 logger: Final = structlog.get_logger(__name__)
 
 PAUSED_TOO_LONG: Final = "paused_too_long"
+
+
+@attrs.frozen(kw_only=True)
+class RunStatistics:
+    """One run at one moment; counts are of URLs."""
+
+    state: RunState
+    total: int
+    completed: int
+    successful: int
+    failed: int
+    phase: str | None
+    """What most of it waits for; None where the job cannot say, as for ``performance``."""
+    performance: PerformanceMetrics | None
+    readers: int
+    """Attached readers that follow it, alone or with the rest of its session."""
 
 
 class Run:
@@ -61,7 +80,7 @@ class Run:
         timeout_seconds: float | None,
         idempotency_key: str | None,
         fingerprint: str | None,
-        on_end: Callable[["Run"], None],
+        on_end: Callable[["Run", Sequence[Event]], None],
     ) -> None:
         self._opening = job.opening()  # first: if this fails there is no run
         self.session_id = session_id
@@ -102,6 +121,11 @@ class Run:
         return self._lifecycle.live
 
     @property
+    def status(self) -> RunStatus:
+        """How the run ended; a `ValueError` while it is live."""
+        return self._lifecycle.status
+
+    @property
     def failed(self) -> bool:
         """Whether the run ended by an error of its own."""
         return self.state is State.FAILED
@@ -120,6 +144,20 @@ class Run:
     def counts(self) -> JobCounts:
         """Settled so far."""
         return self._counts if self._job is None else self._job.counts
+
+    def statistics(self) -> RunStatistics:
+        """How far this run has come."""
+        counts, progress = self.counts, self.track.progress()
+        return RunStatistics(
+            state=self._lifecycle.name,
+            total=self.total,
+            completed=counts.completed,
+            successful=counts.successful,
+            failed=counts.failed,
+            phase=None if progress is None else progress.phase,
+            performance=None if progress is None else progress.performance_metrics,
+            readers=self.track.readers + self._log.readers,
+        )
 
     @property
     def first_seq(self) -> int:
@@ -225,7 +263,7 @@ class Run:
 
     def _contain(self, failure: Exception) -> EventMeshError:
         """Log a failure of the job, and say what a client may know of it."""
-        causes = list(_leaves(failure))
+        causes = list(leaves(failure))
         if all(isinstance(cause, EventMeshError) for cause in causes):
             error = causes[0]
             assert isinstance(error, EventMeshError)
@@ -246,7 +284,8 @@ class Run:
             self._lifecycle.apply(Command.STOP)
         else:
             self._lifecycle.apply(Command.COMPLETE if job.done else Command.EXPIRE)
-        for event in self._closing(job, error):
+        closing = self._closing(job, error)
+        for event in closing:
             self._log.append(self.track, event)
         self._counts = job.counts
         last = self._progress()
@@ -254,7 +293,7 @@ class Run:
         self._job = None
         self._log.close_track(self.track)
         self._ended.set()
-        self._on_end(self)
+        self._on_end(self, closing)
 
     def _closing(self, job: Job, error: EventMeshError | None) -> Sequence[Event]:
         status = self._lifecycle.status
@@ -325,11 +364,3 @@ class Run:
 
     def _names(self) -> dict[str, str]:
         return {"session_id": self.session_id, "request_id": self.request_id}
-
-
-def _leaves(failure: BaseException) -> Iterator[BaseException]:
-    if isinstance(failure, BaseExceptionGroup):
-        for inner in failure.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield failure

@@ -14,9 +14,11 @@ from typing import Final, Protocol
 import attrs
 
 from eventmesh_trio.errors import NotFoundError
+from eventmesh_trio.mesh.budget import MemoryBudget
 from eventmesh_trio.mesh.census import Census
 from eventmesh_trio.mesh.limits import MeshLimits
 from eventmesh_trio.mesh.log import EventLog
+from eventmesh_trio.mesh.observers import Observers
 from eventmesh_trio.mesh.personal import gap_event
 from eventmesh_trio.mesh.reader import ReaderSpec
 from eventmesh_trio.mesh.run import Run
@@ -39,6 +41,8 @@ class Keeper(Protocol):
 
     limits: MeshLimits
     census: Census
+    observers: Observers
+    budget: MemoryBudget
 
     def linger(self, run: Run) -> None:
         """The run has no reader: cancel it after a while unless `settle` is called before."""
@@ -76,7 +80,10 @@ class Session:
         # No "-" in an epoch: it parts epoch and number in an id.
         epoch = secrets.token_urlsafe(_EPOCH_BYTES).replace("-", "_")
         self.log = EventLog(
-            epoch, replay_bytes=limits.replay_bytes, max_pinned_bytes=limits.max_pinned_bytes
+            epoch,
+            replay_bytes=limits.replay_bytes,
+            max_pinned_bytes=limits.max_pinned_bytes,
+            budget=keeper.budget,
         )
         self.limits = limits
         self.census = keeper.census
@@ -190,12 +197,13 @@ class Session:
         for followed in self._live.values() if run is None else (run,):
             self._release(followed)
         self._keeper.rouse(self)
+        self._keeper.observers.reader_attached(reader, self.session_id)
         return reader
 
     def leave(self, reader: Subscriber, *, keep_place: bool) -> None:
         """A reader has gone. For `Subscriber`, which calls it once."""
         del self._subscribers[reader]
-        place, reader.place = reader.place, None
+        place = reader.give_place()
         if reader.track is None:
             self.log.readers -= 1
         else:
@@ -210,6 +218,7 @@ class Session:
         if place is not None:
             self.log.drop_place(place)
         self._rest_if_idle()
+        self._keeper.observers.reader_left(reader, self.session_id)
 
     @property
     def _lingers(self) -> bool:
@@ -243,6 +252,8 @@ class Session:
         """Register a run whose first events are about to be appended. For `Hub.start_run`."""
         self._runs.pop(run.request_id, None)  # a finished namesake, whose events stay
         self._runs[run.request_id] = self._live[run.request_id] = run
+        if len(self._live) == 1:
+            self._bound_times()
         self._keeper.rouse(self)
 
     def hold_start(self, run: Run, capacity: int) -> None:
@@ -258,6 +269,8 @@ class Session:
     def run_ended(self, run: Run) -> None:
         """The run's summary is in the log. For `Run`."""
         self._live.pop(run.request_id, None)
+        if not self._live:
+            self._bound_times()
         self._release(run)
         finished = len(self._runs) - len(self._live)
         for request_id in [key for key, known in self._runs.items() if not known.live]:
@@ -266,6 +279,10 @@ class Session:
             del self._runs[request_id]
             finished -= 1
         self._rest_if_idle()
+
+    def _bound_times(self) -> None:
+        for reader in self._subscribers:
+            reader.bound_time()
 
     def _rest_if_idle(self) -> None:
         if not self._live and not self._subscribers:

@@ -50,8 +50,9 @@ class Vitals:
             growth_factor=spec.growth_factor,
             shrink_factor=spec.shrink_factor,
             adaptive=spec.adaptive,
+            warning_events=spec.warning_events,
         )
-        self.pressure = Pressure(spec.slow_client_threshold_ms)
+        self.pressure = Pressure(spec.slow_client_threshold_ms, spec.judged_sends)
         self.pressed = False
         """Whether an episode of pressure goes on."""
         self.ttfb_ms: float | None = None

@@ -34,6 +34,7 @@ class DynamicBuffer:
         "_min",
         "_passed",
         "_shrink",
+        "_warning_events",
         "_writes",
         "resizes",
     )
@@ -47,12 +48,14 @@ class DynamicBuffer:
         growth_factor: float = 1.5,
         shrink_factor: float = 0.75,
         adaptive: bool = True,
+        warning_events: int = 0,
     ) -> None:
         self._min = min_capacity
         self._max = max_capacity
         self._growth = growth_factor
         self._shrink = shrink_factor
         self._adaptive = adaptive
+        self._warning_events = warning_events
         self._capacity = min(max(capacity, min_capacity), max_capacity)
         self._passed = 0
         self._impeded = 0
@@ -65,8 +68,9 @@ class DynamicBuffer:
 
     @property
     def threshold(self) -> int:
-        """`warning_threshold` of the present capacity."""
-        return warning_threshold(self._capacity)
+        """`warning_threshold` of the present capacity, or ``warning_events`` if that is less."""
+        threshold = warning_threshold(self._capacity)
+        return min(threshold, self._warning_events) if self._warning_events else threshold
 
     def record(self, passed: int, impeded: int, *, slow: bool) -> bool:
         """Note what one write made the reader pass; whether the capacity changed.

@@ -198,10 +198,11 @@ class CrawlJob:
     async def _run_stages(self, publisher: Publisher) -> None:
         send_page, pages = trio.open_memory_channel[Parcel](0)
         send_outcome, outcomes = trio.open_memory_channel[_Finished](0)
+        at_once = min(self._options.concurrency, self.total)  # most crawls are of one page or two
         async with trio.open_nursery() as nursery, send_page, pages, send_outcome, outcomes:
-            for _ in range(self._options.concurrency):
+            for _ in range(at_once):
                 nursery.start_soon(self._fetch_urls, send_page.clone(), send_outcome.clone())
-            for _ in range(min(self._options.concurrency, self._limits.max_extractions)):
+            for _ in range(min(at_once, self._limits.max_extractions)):
                 nursery.start_soon(self._extract_pages, pages.clone(), send_outcome.clone())
             nursery.start_soon(self._publish_outcomes, outcomes.clone(), publisher)
 

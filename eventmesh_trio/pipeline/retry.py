@@ -32,6 +32,11 @@ class RetryLimits:
     max_retry_after_seconds: float = attrs.field(default=20.0, validator=attrs.validators.ge(0))
     """The longest ``Retry-After`` that is waited for. Who asks for more is not asked again."""
 
+    def delay_after(self, attempt: int) -> float:
+        """The longest wait, in seconds, after the attempt of that number (from 1) has failed."""
+        # 1,000 doublings end at the maximum too, and not in an overflow.
+        return min(self.first_delay_seconds * 2.0 ** min(attempt - 1, 64), self.max_delay_seconds)
+
 
 async def fetch_with_retries(
     fetcher: Fetcher,
@@ -65,7 +70,6 @@ async def fetch_with_retries(
       PageError: of the last attempt, with ``attempt_number`` and ``max_retries`` in its context.
     """
     limits = limits or RetryLimits()
-    delay = limits.first_delay_seconds
     attempt = 0
     while True:
         attempt += 1
@@ -86,9 +90,8 @@ async def fetch_with_retries(
             asked = parse_retry_after(page.fields, now())
             if (asked or 0) > limits.max_retry_after_seconds:
                 return page
-        wait = rng.uniform(0, delay)
+        wait = rng.uniform(0, limits.delay_after(attempt))
         await trio.sleep(wait if asked is None else asked)
-        delay = min(delay * 2, limits.max_delay_seconds)
 
 
 def parse_retry_after(fields: Fields, now: float) -> float | None:

@@ -17,6 +17,7 @@ from eventmesh_trio.errors import (
     TooLarge,
     TooManyRedirects,
     UnsupportedContent,
+    bare,
 )
 from eventmesh_trio.wire.urls import URL
 
@@ -206,7 +207,7 @@ class RobotsCache:
             except PageError as error:
                 if last or not error.can_retry:
                     await trio.lowlevel.checkpoint()
-                    return error
+                    return bare(error)
             else:
                 if last or page.status < 500:
                     return page

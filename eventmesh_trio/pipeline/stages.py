@@ -16,14 +16,14 @@ import structlog
 import trio
 
 from eventmesh_trio.abc import Cache, CacheEntry, Extraction, Extractor, Page
-from eventmesh_trio.errors import EventMeshError, FetchTimeout, InternalError, PageError
+from eventmesh_trio.errors import EventMeshError, FetchTimeout, InternalError, PageError, bare
 from eventmesh_trio.pipeline.frontier import Errand
 from eventmesh_trio.pipeline.report import Outcome, extraction_stages, judged, refusal_of
 from eventmesh_trio.pipeline.retry import RetryLimits, fetch_with_retries
 from eventmesh_trio.wire.requests import CrawlOptions
 from eventmesh_trio.wire.urls import URL, cache_key, parse_url
 
-__all__ = ["BeforeHop", "CrawlPorts", "HopFetcher", "Parcel", "Stages", "Turns"]
+__all__ = ["BeforeHop", "CrawlPorts", "HopFetcher", "Meter", "Parcel", "Stages", "Turns"]
 
 _logger: Final = structlog.get_logger(__name__)
 
@@ -59,6 +59,38 @@ class Turns(Protocol):
         ...
 
 
+class Meter(Protocol):
+    """Who counts what the stages of all runs do. Synchronous and quick; it must not fail."""
+
+    def retried(self) -> None:
+        """A URL is tried again."""
+        ...
+
+    def fetched(self, seconds: float, wire_bytes: int) -> None:
+        """An attempt brought a whole response, of any status."""
+        ...
+
+    def extracted(self, seconds: float) -> None:
+        """A page was read, or could not be; waiting for a worker included."""
+        ...
+
+    def settled(self, outcome: str) -> None:
+        """A URL is done with: ``ok``, ``cached``, or the type of its error."""
+        ...
+
+
+class _NoMeter:
+    """Counts nothing."""
+
+    def retried(self) -> None: ...
+
+    def fetched(self, seconds: float, wire_bytes: int) -> None: ...
+
+    def extracted(self, seconds: float) -> None: ...
+
+    def settled(self, outcome: str) -> None: ...
+
+
 @attrs.frozen
 class CrawlPorts:
     """What all runs of a server share."""
@@ -67,6 +99,7 @@ class CrawlPorts:
     extractor: Extractor
     cache: Cache
     politeness: Turns
+    meter: Meter = attrs.field(factory=_NoMeter)
 
 
 @attrs.frozen
@@ -76,6 +109,7 @@ class Parcel:
     errand: Errand
     cache_key: str
     page: Page
+    attempts: int
     seconds: float  # that the fetch took
 
 
@@ -89,6 +123,7 @@ class _TimedFetcher:
 
     _ports: CrawlPorts
     _scope: trio.CancelScope
+    _received: Callable[[int], None]
     attempts: int = attrs.field(default=0, init=False)
 
     async def fetch(self, url: str, options: CrawlOptions) -> Page:
@@ -99,23 +134,28 @@ class _TimedFetcher:
         try:
             async with politeness.turn(url, options):
                 self._scope.deadline = trio.current_time() + left
-                return await self._ports.fetcher.fetch(
+                page = await self._ports.fetcher.fetch(
                     url, options, before_hop=partial(politeness.check, options=options)
                 )
+                self._received(page.wire_bytes)
+                self._ports.meter.fetched(page.elapsed_seconds, page.wire_bytes)
+                return page
         finally:
             if self._scope.deadline == inf:  # there was no turn
                 self._scope.deadline = trio.current_time() + left
 
     def note(self, attempt: int) -> None:
         self.attempts = attempt
+        if attempt > 1:
+            self._ports.meter.retried()
 
 
 @attrs.define(eq=False)
 class Stages:
     """The steps of one run: its options, and the ports it uses.
 
-    ``received`` is told the body bytes of each page as it comes from its origin; ``wall_time``
-    gives seconds since the epoch.
+    ``received`` is told the body bytes of each response of an origin, those included that are
+    answered by another attempt; ``wall_time`` gives seconds since the epoch.
     """
 
     _ports: CrawlPorts
@@ -127,6 +167,12 @@ class Stages:
 
     async def bring(self, errand: Errand) -> Parcel | Outcome:
         """Get one URL's page; an outcome where the cache has its document, or nothing came."""
+        brought = await self._bring(errand)
+        if isinstance(brought, Outcome):
+            self._ports.meter.settled("cached" if brought.from_cache else _type_of(brought.error))
+        return brought
+
+    async def _bring(self, errand: Errand) -> Parcel | Outcome:
         began = trio.current_time()
         key = cache_key(parse_url(errand.href), self._options.extraction_key)
         if (hit := await self._look_up(errand)) is not None:
@@ -140,22 +186,18 @@ class Stages:
                 from_cache=True,
             )
         page: Page | None = None
+        attempts: int | None = None
         error: EventMeshError | None
         try:
             page, attempts = await self._fetch(errand)
-            error = refusal_of(
-                page,
-                now=self._wall_time(),
-                attempt_number=attempts,
-                max_retries=self._options.max_retries,
-            )
+            error = refusal_of(page, now=self._wall_time())
         except (Exception, BaseExceptionGroup) as failure:
             error = self._contain(failure, errand, "fetch")
         seconds = trio.current_time() - began
-        if page is not None:
-            self._received(page.wire_bytes)
-            if error is None:
-                return Parcel(errand, key, page, seconds)
+        if error is not None:
+            self._explain(error, attempts)
+        elif page is not None and attempts is not None:
+            return Parcel(errand, key, page, attempts, seconds)
         return Outcome(
             cache_key=key,
             seconds=seconds,
@@ -178,7 +220,10 @@ class Stages:
             extraction = judged(found, page, options.render_mode)
         except (Exception, BaseExceptionGroup) as failure:
             error = self._contain(failure, parcel.errand, "extraction")
+            self._explain(error, parcel.attempts)
             await trio.lowlevel.checkpoint()  # it may have failed before its first one
+        self._ports.meter.extracted(trio.current_time() - began)
+        self._ports.meter.settled(_type_of(error))
         return Outcome(
             cache_key=parcel.cache_key,
             seconds=parcel.seconds + trio.current_time() - began,
@@ -215,19 +260,32 @@ class Stages:
         """The page, and how many attempts it took; `FetchTimeout` when the URL's time is up."""
         options = self._options
         with trio.move_on_after(options.timeout_seconds) as scope:
-            fetcher = _TimedFetcher(self._ports, scope)
+            fetcher = _TimedFetcher(self._ports, scope, self._received)
             page = await fetch_with_retries(
                 fetcher, errand.href, options, limits=self._retry, on_attempt=fetcher.note
             )
             return page, fetcher.attempts
         raise FetchTimeout(
             f"no page within {options.timeout_seconds:g} seconds",
-            context={
-                "attempt_number": fetcher.attempts,
-                "max_retries": options.max_retries,
-                "timeout_threshold_ms": round(options.timeout_seconds * 1000),
-            },
+            context={"attempt_number": fetcher.attempts},
         )
+
+    def _explain(self, error: EventMeshError, attempts: int | None) -> None:
+        """Say of a URL's error how hard it was tried, and when trying again makes sense.
+
+        Where the origin named no time, that is what we would wait before the next attempt.
+        """
+        if attempts is not None:
+            error.context.setdefault("attempt_number", attempts)
+        error.context.setdefault("max_retries", self._options.max_retries)
+        error.context.setdefault(
+            "timeout_threshold_ms", round(self._options.timeout_seconds * 1000)
+        )
+        if error.can_retry and error.retry_after_seconds is None:
+            attempt = error.context.get("attempt_number")
+            error.retry_after_seconds = self._retry.delay_after(
+                attempt if isinstance(attempt, int) else 1
+            )
 
     def _store_key(self, errand: Errand) -> str:
         """The whole of what the wire's ``cache_key`` is a digest of.
@@ -244,7 +302,7 @@ class Stages:
         the same moment goes on its way.
         """
         if isinstance(failure, PageError):
-            return failure
+            return bare(failure)
         others: BaseException | None = None
         if isinstance(failure, BaseExceptionGroup):
             bugs, others = failure.split(Exception)
@@ -260,6 +318,10 @@ class Stages:
         if others is not None:
             raise others
         return InternalError("the server failed to handle this URL; its log says why")
+
+
+def _type_of(error: EventMeshError | None) -> str:
+    return "ok" if error is None else error.type
 
 
 def _elsewhere(errand: Errand, final_url: str) -> str | None:

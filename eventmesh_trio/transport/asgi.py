@@ -11,9 +11,9 @@ What such a server does differently, and what is done about it here:
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from typing import Any
-from urllib.parse import unquote
+from typing import Any, Final
 
+import h11
 import structlog
 import trio
 
@@ -28,13 +28,22 @@ from eventmesh_trio.errors import (
 )
 from eventmesh_trio.transport.http import Handler, run_handler
 from eventmesh_trio.transport.limits import TransportLimits
+from eventmesh_trio.wire.http_head import decode_path
 from eventmesh_trio.wire.problem import error_body, error_fields, error_status
+from eventmesh_trio.wire.websocket import FrameStyle
 
 __all__ = ["serve_asgi"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+_REFUSED: Final = 1008
+_TRY_LATER: Final = 1013
+
+# What `send` raises when the client has left: ASGI 2.4 servers an OSError, and hypercorn the other
+# where it closes the connection in the middle of our write.
+_GONE: Final = (OSError, trio.BusyResourceError)
 
 logger = structlog.get_logger("eventmesh_trio.transport")
 
@@ -162,7 +171,8 @@ class _ASGIExchange:
         self._begin()
         self.ended = True
         if self._is_websocket and not self._can_deny:
-            await self._write({"type": "websocket.close", "code": 1008, "reason": ""})
+            code = _TRY_LATER if status in (429, 503) else _REFUSED
+            await self._write({"type": "websocket.close", "code": code, "reason": ""})
             return
         if status not in (204, 304):
             fields = [*fields, (b"content-length", b"%d" % len(body))]
@@ -211,7 +221,7 @@ class _ASGIExchange:
             self.first_byte_at = trio.current_time()
         try:
             await self._send(message)
-        except OSError as error:  # ASGI 2.4 servers raise it after a disconnect
+        except _GONE as error:
             raise ConnectionBroken("the client closed the connection") from error
 
     async def wait_disconnected(self) -> None:
@@ -242,7 +252,11 @@ class _ASGIExchange:
             raise LocalProtocolError("the request is no WebSocket handshake")
         self._begin()
         await self._next_message()  # websocket.connect
-        await self._write({"type": "websocket.accept", "headers": list(fields)})
+        try:
+            await self._write({"type": "websocket.accept", "headers": list(fields)})
+        except h11.LocalProtocolError as error:
+            # Hypercorn has no 101 for a client that sent more than its handshake at once.
+            raise ConnectionBroken("bytes came before the handshake was answered") from error
         self.websocket = _ASGIWebSocket(self._inbox, self._send, self._limits)
         return self.websocket
 
@@ -251,6 +265,7 @@ class _ASGIWebSocket:
     """`eventmesh_trio.abc.WebSocket` over ASGI: pings, compression and frames are the server's."""
 
     takes_frames = False
+    frame_style = FrameStyle()
 
     def __init__(self, inbox: _Inbox, send: Send, limits: TransportLimits) -> None:
         self._inbox = inbox
@@ -304,7 +319,7 @@ class _ASGIWebSocket:
             raise self._note_left()
         try:
             await self._send(message)
-        except OSError as error:
+        except _GONE as error:
             raise self._note_left() from error
 
     async def aclose(self, close_code: int = 1000, reason: str = "") -> None:
@@ -316,7 +331,7 @@ class _ASGIWebSocket:
                     await self._send(
                         {"type": "websocket.close", "code": close_code, "reason": reason}
                     )
-                except OSError:
+                except _GONE:
                     return
                 await self._wait_left()
         else:
@@ -332,7 +347,7 @@ class _ASGIWebSocket:
 
 def _request(scope: Mapping[str, Any]) -> Request:
     raw: bytes = scope.get("raw_path") or b""
-    path: str = unquote(raw.decode("latin-1")) if raw else scope["path"]
+    path: str = decode_path(raw) if raw else scope["path"]
     root: str = (scope.get("root_path") or "").rstrip("/")
     if root and path.startswith(root + "/"):
         path = path.removeprefix(root)

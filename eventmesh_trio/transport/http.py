@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 
 import structlog
 import trio
@@ -15,6 +14,8 @@ from eventmesh_trio.errors import (
     RemoteProtocolError,
     RequestError,
     WebSocketClosed,
+    bare,
+    leaves,
 )
 from eventmesh_trio.transport.drain import Drain
 from eventmesh_trio.transport.exchange import HTTPExchange, date_field
@@ -95,11 +96,9 @@ async def run_handler(handler: Handler, exchange: Exchange) -> Outcome:
 
 
 def _first(group: BaseExceptionGroup[EventMeshError]) -> EventMeshError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    error = next(leaves(group))
     assert isinstance(error, EventMeshError)
-    return error
+    return bare(error)
 
 
 class _Connection:
@@ -129,7 +128,7 @@ class _Connection:
         self._limits = limits
         self._scheme = scheme
         self._peer = peer
-        self._drain = drain
+        self._drain = drain or Drain()
         self._connection_id = f"conn-{secrets.token_hex(8)}"
         self._served = 0
         self._wire = ServerConnection(
@@ -157,19 +156,26 @@ class _Connection:
             return head
         if not self._wire.buffered and not await self._wait_first_byte():
             return None
-        with trio.move_on_after(self._limits.header_seconds):
-            while (head := self._wire.next_head()) is None:
-                self._wire.receive_data(await self.link.read())
+        if (head := self._wire.next_head()) is not None:  # as a rule it comes in one piece
             return head
+        limits, drain = self._limits, self._drain
+        with (
+            trio.move_on_after(limits.header_seconds) as scope,
+            drain.interrupting(scope, limits.farewell_seconds),
+        ):
+            while (head := self._wire.next_head()) is None and not self.link.peer_left:
+                self._wire.receive_data(await self.link.read())
+            return head  # None: nothing had come but the empty line that may stand before a head
         raise RemoteProtocolError("the request's head did not come in time", status_hint=408)
 
     async def _wait_first_byte(self) -> bool:
-        limits = self._limits
+        limits, drain = self._limits, self._drain
         seconds = limits.keep_alive_seconds if self._served else limits.header_seconds
+        # One that is new during a drain may ask, to be told of it; one that rested is just closed.
+        patience = limits.farewell_seconds if drain.begun and not self._served else 0.0
         data = b""
-        with trio.move_on_after(seconds) as scope:
-            with self._drain.interrupting(scope) if self._drain else nullcontext():
-                data = await self.link.read()
+        with trio.move_on_after(seconds) as scope, drain.interrupting(scope, patience):
+            data = await self.link.read()
         if data:
             self._wire.receive_data(data)
         return bool(data)
@@ -179,10 +185,12 @@ class _Connection:
         self.link.linger = True
         if not self._wire.can_answer or self.link.peer_left:
             return
-        body = error_body(error, None)
+        is_head = self._wire.is_head_request
+        body = b"" if is_head else error_body(error, None)
         fields = [*error_fields(error), (b"connection", b"close"), date_field()]
-        fields.append((b"content-length", b"%d" % len(body)))
-        data = self._wire.send_head(error_status(error), fields, head_request=False)
+        if not is_head:
+            fields.append((b"content-length", b"%d" % len(body)))
+        data = self._wire.send_head(error_status(error), fields, head_request=is_head)
         data += self._wire.send_body(body) + self._wire.send_end()
         try:
             await self.link.write(data)
@@ -248,4 +256,4 @@ class _Connection:
 
     def _must_close(self) -> bool:
         full = self._served >= self._limits.max_requests_per_connection
-        return full or (self._drain is not None and self._drain.begun)
+        return full or self._drain.begun

@@ -48,10 +48,12 @@ class TransportLimits:
     """After so many, the connection is closed."""
 
     # Connections.
-    max_connections: int = 10_000
-    """Open at once."""
+    max_connections: int = 12_000
+    """Open at once; more are told 503. More than streams: health and control need some, too."""
+    max_connections_per_address: int = 1_000
+    """Open at once of one address (of IPv6: one /64) that is no proxy's; more are told 429."""
     max_refusals: int = 100
-    """Connections beyond the cap that are being told 503 at once; those beyond are just closed."""
+    """Connections beyond a cap that are being told so at once; those beyond are just closed."""
     accept_backoff_seconds: float = 0.1
     """The pause after an accept that failed for want of descriptors or memory."""
     unsent_bytes: int = 128 * 1024

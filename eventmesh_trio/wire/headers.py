@@ -14,8 +14,8 @@ from eventmesh_trio.errors import ValidationError
 
 __all__ = [
     "STREAM_FIELDS",
+    "ReaderBounds",
     "ReaderWishes",
-    "WindowBounds",
     "backpressure_threshold",
     "cors_fields",
     "parse_identifier",
@@ -39,16 +39,36 @@ STREAM_FIELDS: Final = (
 """On every stream, whatever its framing."""
 
 
-@attrs.frozen
-class WindowBounds:
-    """The configured range of ``X-Buffer-Size``, in events."""
+@attrs.frozen(kw_only=True)
+class ReaderBounds:
+    """What a request's tuning fields may ask for, and what stands where they ask for nothing.
 
-    min_events: int = 64
-    """The smallest capacity, asked for or adapted to."""
-    default_events: int = 256
-    """The initial capacity of a reader that asks for none."""
-    max_events: int = 2048
-    """The largest capacity."""
+    Raises:
+      ValueError: a value makes no sense; the message names it.
+    """
+
+    default_events: int = attrs.field(default=256, validator=attrs.validators.gt(0))
+    """The window of a reader that asks for none (``X-Buffer-Size``)."""
+    min_events: int = attrs.field(default=64, validator=attrs.validators.gt(0))
+    """The smallest window, asked for or adapted to."""
+    max_events: int = attrs.field(default=2048, validator=attrs.validators.gt(0))
+    """The largest window, asked for or adapted to."""
+    slow_send_threshold_ms: int = attrs.field(default=100, validator=attrs.validators.gt(0))
+    """A longer send counts as slow, where a request does not say (``X-Slow-Client-Threshold``)."""
+    memory_limit_bytes: int = attrs.field(default=65_536, validator=attrs.validators.gt(0))
+    """What is held for one connection alone, the batch being written, where a request does not say
+    (``X-Max-Memory-Per-Connection``)."""
+
+    def __attrs_post_init__(self) -> None:
+        if not self.min_events <= self.max_events:
+            raise ValueError(
+                f"min_events ({self.min_events}) is more than max_events ({self.max_events})"
+            )
+        if not self.min_events <= self.default_events <= self.max_events:
+            raise ValueError(
+                f"default_events ({self.default_events}) is not between "
+                f"min_events ({self.min_events}) and max_events ({self.max_events})"
+            )
 
 
 @attrs.frozen
@@ -79,7 +99,7 @@ def parse_identifier(value: bytes | str, name: str) -> str:
     return text
 
 
-def parse_wishes(field: Callable[[bytes], bytes | None], bounds: WindowBounds) -> ReaderWishes:
+def parse_wishes(field: Callable[[bytes], bytes | None], bounds: ReaderBounds) -> ReaderWishes:
     """Read the tuning fields of a request; ``field`` gives the value of a lower-case name.
 
     Raises:
@@ -111,8 +131,12 @@ def parse_wishes(field: Callable[[bytes], bytes | None], bounds: WindowBounds) -
         ),
         buffer_timeout_ms=number("X-Buffer-Timeout", 2000, 100, 10_000),
         enable_backpressure=boolean("X-Enable-Backpressure", True),
-        slow_client_threshold_ms=number("X-Slow-Client-Threshold", 100, 50, 1000),
-        max_memory_bytes=number("X-Max-Memory-Per-Connection", 65_536, 4096, 262_144),
+        slow_client_threshold_ms=number(
+            "X-Slow-Client-Threshold", bounds.slow_send_threshold_ms, 50, 1000
+        ),
+        max_memory_bytes=number(
+            "X-Max-Memory-Per-Connection", bounds.memory_limit_bytes, 4096, 262_144
+        ),
     )
 
 

@@ -1,10 +1,10 @@
 """The server's half of HTTP/1.1 without I/O: h11's state machine behind a stricter reader.
 
-h11 parses heads, decodes bodies, writes heads and keeps the states of both sides. In front of it
-stands what RFC 9112 asks of a server that others attack: bytes are cut into heads and bodies here,
-and only what is beyond doubt is handed on. So a bare LF, a folded line, two framings of one body
-or a strange chunk line never reach a parser that would be lenient with it, and the bytes of the
-next request (or of an upgraded protocol) stay in our buffer, never in h11's.
+h11 parses heads, writes heads and keeps the states of both sides. In front of it stands what RFC
+9112 asks of a server that others attack: bytes are cut into heads and bodies here, and only what is
+beyond doubt is handed on. So a bare LF, a folded line, two framings of one body or a strange chunk
+line never reach a parser that would be lenient with it, and the bytes of the next request (or of an
+upgraded protocol) stay in our buffer, never in h11's.
 """
 
 import re
@@ -15,12 +15,13 @@ import attrs
 import h11
 
 from eventmesh_trio.errors import LocalProtocolError, PayloadTooLarge, RemoteProtocolError
-from eventmesh_trio.wire.chunked import ChunkScanner, check_lines, encode_chunk
-from eventmesh_trio.wire.http_head import Fields, Head, validate_head
+from eventmesh_trio.wire.chunked import ChunkDecoder, check_lines, encode_chunk
+from eventmesh_trio.wire.http_head import Fields, Head, check_raw_head, validate_head
 
 __all__ = ["Head", "HeadLimits", "ServerConnection", "encode_chunk"]
 
 _METHOD_START: Final = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]")
+_REQUEST_LINE: Final = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/[0-9]\.[0-9]")
 _PIECE_BYTES: Final = 64 * 1024
 _NO_BODY_STATUS: Final = (204, 304)
 _REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
@@ -50,8 +51,9 @@ class ServerConnection:
         "_framing",
         "_h11",
         "_limits",
-        "_start",
+        "_may_be_blank",
         "content_left",
+        "is_head_request",
     )
 
     def __init__(self, limits: HeadLimits | None = None) -> None:
@@ -59,12 +61,14 @@ class ServerConnection:
         # h11's own limit is out of the way: it is handed whole heads, already measured.
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 30)
         self._buffer = bytearray()
-        self._start = True  # nothing of the next head was looked at yet
+        self._may_be_blank = True  # an empty line may still come before the next head
         self._checked = 0
         self._eof = False
-        self._chunks: ChunkScanner | None = None
+        self._chunks: ChunkDecoder | None = None
         self._framing: Literal["none", "chunked", "length", "close"] = "none"
-        self.content_left: int | None = 0  # of the current request's body; None: chunked
+        # What of the request's body is known to come: of a chunked one, the rest of one chunk.
+        self.content_left = 0
+        self.is_head_request = False  # whole, broken or refused: its answer has no content
 
     # --- what the peer sends ------------------------------------------------------------------
 
@@ -100,15 +104,17 @@ class ServerConnection:
         """The next request's head, or None if its end has not come yet.
 
         Raises:
-          RemoteProtocolError: 400, 414, 417, 431, 501 or 505; or the peer left in the middle.
+          RemoteProtocolError: 400, 413, 414, 417, 431, 501 or 505; or the peer left in the middle.
         """
         buffer = self._buffer
         # RFC 9112, 2.2: an empty line before the request line is ignored. Exactly one.
-        if self._start and buffer.startswith(b"\r\n"):
+        if self._may_be_blank and buffer.startswith(b"\r\n"):
             del buffer[:2]
-        if not buffer or buffer == b"\r":
+            self._may_be_blank = False
+        if not buffer or (self._may_be_blank and buffer == b"\r"):
             return None
-        self._start = False
+        self._may_be_blank = False
+        self.is_head_request = buffer.startswith(b"HEAD ")
         end = buffer.find(b"\r\n\r\n", max(0, self._checked - 3))
         self._check_head(len(buffer) if end < 0 else end + 4)
         if end < 0:
@@ -117,8 +123,9 @@ class ServerConnection:
             return None
         raw = bytes(buffer[: end + 4])
         del buffer[: end + 4]
-        self._start = True
+        self._may_be_blank = True
         self._checked = 0
+        raw = check_raw_head(raw)
         try:
             self._h11.receive_data(raw)
             event = self._h11.next_event()
@@ -130,17 +137,24 @@ class ServerConnection:
         assert isinstance(event, h11.Request)
         head = validate_head(event)
         self._chunks = None
-        self.content_left = head.content_length
+        self.content_left = head.content_length or 0
         if head.content_length is None:
-            self._chunks = ChunkScanner(self._limits.max_header_bytes)
+            limits = self._limits
+            self._chunks = ChunkDecoder(
+                max_extension_bytes=limits.max_header_bytes,
+                max_trailer_bytes=limits.max_header_bytes,
+                max_trailer_count=limits.max_header_count,
+            )
         elif not head.content_length:
-            self._finish_request()
+            self._h11.next_event()  # EndOfMessage
         return head
 
     def _check_head(self, end: int) -> None:
         buffer, limits = self._buffer, self._limits
         line_end = buffer.find(b"\r\n", 0, limits.max_request_line_bytes + 2)
         if line_end < 0 and end > limits.max_request_line_bytes:
+            if b" " not in buffer[: limits.max_request_line_bytes]:
+                raise RemoteProtocolError("the method is too long", status_hint=501)
             raise RemoteProtocolError("the request line is too long", status_hint=414)
         if end > limits.max_header_bytes:
             raise RemoteProtocolError("the request's head is too large", status_hint=431)
@@ -148,6 +162,10 @@ class ServerConnection:
         start = max(0, self._checked - 2)
         start += buffer.startswith(b"\n", start) and start > 0  # its CR lies before, and was seen
         if not start and not _METHOD_START.match(buffer):
+            raise RemoteProtocolError("the request line is malformed")
+        # As soon as it has come: nobody who speaks another protocol is waited for.
+        is_new = line_end >= 0 and self._checked < line_end + 2
+        if is_new and not _REQUEST_LINE.fullmatch(buffer, 0, line_end):
             raise RemoteProtocolError("the request line is malformed")
         check_lines(buffer, start, end)
         if buffer.count(b"\r\n", 0, end) - 2 > limits.max_header_count:
@@ -164,46 +182,44 @@ class ServerConnection:
           PayloadTooLarge: the body is, or says it will be, larger than that.
           RemoteProtocolError: malformed, or the peer left in the middle.
         """
-        while True:
-            if self.request_complete:
-                return b""
-            if self.content_left is not None and self.content_left > max_bytes:
-                raise PayloadTooLarge("the request body is too large")
-            if not (step := self._releasable()):
-                if self._eof:
-                    raise RemoteProtocolError("the connection ended within a request's body")
-                return None
-            raw = bytes(self._buffer[:step])
-            del self._buffer[:step]
-            piece = self._decode(raw)
-            if self.content_left is not None:
-                self.content_left -= len(piece)
-            if not self.content_left and (self._chunks is None or self._chunks.done):
-                self._finish_request()
-            if len(piece) > max_bytes:
-                raise PayloadTooLarge("the request body is too large")
-            if piece:
-                return piece
+        if self.request_complete:
+            return b""
+        take = self._take_content if self._chunks is None else self._take_chunks
+        piece = take(max_bytes)
+        if piece or self.request_complete:
+            return piece
+        if self._eof:
+            raise RemoteProtocolError("the connection ended within a request's body")
+        return None
 
-    def _releasable(self) -> int:
-        if self._chunks is not None:
-            return self._chunks.scan(self._buffer, _PIECE_BYTES)
-        return min(self.content_left or 0, len(self._buffer), _PIECE_BYTES)
+    def _take_content(self, max_bytes: int) -> bytes:
+        if self.content_left > max_bytes:
+            raise PayloadTooLarge("the request body is too large")
+        step = min(self.content_left, len(self._buffer), _PIECE_BYTES)
+        piece = bytes(self._buffer[:step])
+        del self._buffer[:step]
+        self.content_left -= step
+        if piece:
+            self._tell_h11(piece)
+        return piece
 
-    def _decode(self, raw: bytes) -> bytes:
-        pieces = []
-        try:
-            self._h11.receive_data(raw)
-            while isinstance(event := self._h11.next_event(), h11.Data):
-                pieces.append(bytes(event.data))
-        except h11.RemoteProtocolError:
-            raise RemoteProtocolError("the request body is malformed") from None
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    def _take_chunks(self, max_bytes: int) -> bytes:
+        assert self._chunks is not None
+        piece = self._chunks.decode(self._buffer, _PIECE_BYTES)
+        self.content_left = self._chunks.chunk_left
+        # In chunks of our own: h11 never sees a chunk line of the peer's.
+        if piece:
+            self._tell_h11(encode_chunk(piece))
+        if self._chunks.done:
+            self._tell_h11(b"0\r\n\r\n")
+        if len(piece) + self.content_left > max_bytes:
+            raise PayloadTooLarge("the request body is too large")
+        return piece
 
-    def _finish_request(self) -> None:
-        if not self.request_complete:
-            self._h11.next_event()  # EndOfMessage
-        assert self.request_complete
+    def _tell_h11(self, data: bytes) -> None:
+        self._h11.receive_data(data)
+        while isinstance(self._h11.next_event(), h11.Data):
+            pass
 
     # --- what we send -----------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from eventmesh_trio.errors import (
     RemoteProtocolError,
     RequestError,
     StreamingError,
+    UnsupportedMediaType,
 )
 
 __all__ = ["error_body", "error_fields", "error_status"]
@@ -41,6 +42,8 @@ def error_fields(error: EventMeshError) -> Sequence[tuple[bytes, bytes]]:
         fields.append((b"retry-after", b"1"))
     if isinstance(error, MethodNotAllowed):
         fields.append((b"allow", error.allow.encode("ascii")))
+    if isinstance(error, UnsupportedMediaType) and error.accept_encoding is not None:
+        fields.append((b"accept-encoding", error.accept_encoding.encode("ascii")))
     if status == 426:
         fields += [(b"upgrade", b"websocket"), (b"sec-websocket-version", b"13")]
     return fields

@@ -50,6 +50,8 @@ _TIMEOUT_UNITS: Final = {  # units in a second
     "timeout_ms": 1000,
 }
 T = TypeVar("T")
+# In the words of both Python and ECMAScript, for openapi.json; a "$" alone lets a last LF pass.
+_PRINTABLE: Final = r"^[\x20-\x7e]+(?!\n)$"
 _PATH: Final = re.compile(r" - at `\$\.?(.*)`$")
 
 
@@ -66,9 +68,7 @@ class CrawlOptions(Struct, frozen=True, kw_only=True):
     scroll_steps: Annotated[int, Meta(ge=0, le=100)] = 0
     max_retries: Annotated[int, Meta(ge=0, le=10)] = 3
     respect_robots: bool = True
-    user_agent: (
-        Annotated[str, Meta(min_length=1, max_length=512, pattern=r"^[\x20-\x7e]+$")] | None
-    ) = None
+    user_agent: Annotated[str, Meta(min_length=1, max_length=512, pattern=_PRINTABLE)] | None = None
     max_text_chars: Annotated[int, Meta(ge=1)] | None = None
 
     @property
@@ -101,9 +101,11 @@ class DeepSearchRequest(Struct, frozen=True, kw_only=True):
     crawl_options: CrawlOptions = CrawlOptions()
 
 
-def parse_crawl_request(body: Any, *, max_urls: int) -> CrawlRequest:
+def parse_crawl_request(body: Any, *, max_urls: int, concurrency: int = 5) -> CrawlRequest:
     """Read a decoded JSON body: ``{"urls": [...], "options": {...}}``.
 
+    Args:
+      concurrency: that of a request which does not say.
     Raises:
       ValidationError: naming the member; a URL by its index (``urls[3]``).
     """
@@ -125,7 +127,8 @@ def parse_crawl_request(body: Any, *, max_urls: int) -> CrawlRequest:
             parse_url(url)
         except ValueError as error:
             raise ValidationError(f"{name} {error}", field=name) from None
-    return CrawlRequest(urls=tuple(urls), options=parse_options(members.get("options"), "options"))
+    options = parse_options(members.get("options"), "options", concurrency=concurrency)
+    return CrawlRequest(urls=tuple(urls), options=options)
 
 
 def parse_deepsearch_request(body: Any) -> DeepSearchRequest:
@@ -138,10 +141,10 @@ def parse_deepsearch_request(body: Any) -> DeepSearchRequest:
     return msgspec.structs.replace(request, crawl_options=options)
 
 
-def parse_options(options: Any, name: str) -> CrawlOptions:
+def parse_options(options: Any, name: str, *, concurrency: int = 5) -> CrawlOptions:
     """Read ``options`` with the spellings that clients use for them; None is all defaults."""
     if options is None:
-        return CrawlOptions()
+        return CrawlOptions(concurrency=concurrency)
     members = dict(_object(options, name))
     mode = members.get("cache_mode")
     if isinstance(mode, str):
@@ -156,6 +159,7 @@ def parse_options(options: Any, name: str) -> CrawlOptions:
             )
         if skip:
             members["extract_mode"] = "raw"
+    members.setdefault("concurrency", concurrency)
     _unify_timeouts(members, name)
     return _convert(members, CrawlOptions, name)
 
@@ -197,4 +201,6 @@ def _convert(members: Mapping[str, Any], target: type[T], name: str) -> T:
         path = found[1] if found else ""
         field = ".".join(part for part in (name, path) if part)
         reason = text[: found.start()] if found else text
+        if "matching regex" in reason:  # `_PRINTABLE`, which would be shown twice escaped
+            reason = "only printable ASCII characters are allowed"
         raise ValidationError(f"{field or 'the body'}: {reason}", field=field or None) from None

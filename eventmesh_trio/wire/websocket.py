@@ -8,7 +8,6 @@ was encoded once is framed once, and joined with its neighbours for one write.
 import base64
 import binascii
 from collections.abc import Iterable, Iterator, Sequence
-from io import StringIO
 from typing import Final
 
 import attrs
@@ -29,6 +28,7 @@ __all__ = [
     "BINARY",
     "TEXT",
     "Closed",
+    "FrameStyle",
     "Handshake",
     "Received",
     "ServerWebSocket",
@@ -49,6 +49,11 @@ _FIN: Final = 0x80
 _RSV1: Final = 0x40
 _MAX_REASON_BYTES: Final = 123
 _MAX_OWED_BYTES: Final = 4096
+# Compressed bytes that are inflated at once. They become a quarter of a mebibyte at most, of which
+# the parser makes some copies: a bomb costs its part of the limit on messages, and not a multiple.
+_SLICE_BYTES: Final = 256
+_BLOCK_BYTES: Final = 64 * 1024
+_REASONS: Final = {1007: "the payload is not what it should be", 1009: "the message is too large"}
 
 
 # --- frames of ours -----------------------------------------------------------------------------
@@ -87,6 +92,23 @@ def encode_deflated_frame(payload: bytes, opcode: int = TEXT, window_bits: int =
     """One message as one compressed frame; the same for every reader that agreed on these bits."""
     data = compress(payload, window_bits)
     return _header(_FIN | _RSV1 | opcode, len(data)) + data
+
+
+@attrs.frozen
+class FrameStyle:
+    """How messages become frames on one connection: compressed where it was agreed on, and pays.
+
+    Equal on all connections that agreed on the same, so that a frame may be made once for them all.
+    """
+
+    window_bits: int = 0  # of our compressor; 0: nothing is compressed
+    min_deflate_bytes: int = 0
+    max_deflate_bytes: int = 0
+
+    def encode(self, payload: bytes, opcode: int = TEXT) -> bytes:
+        if self.window_bits and self.min_deflate_bytes <= len(payload) <= self.max_deflate_bytes:
+            return encode_deflated_frame(payload, opcode, self.window_bits)
+        return encode_frame(payload, opcode)
 
 
 def encode_close(close_code: int, reason: str = "") -> bytes:
@@ -143,11 +165,24 @@ def _is_key(key: bytes) -> bool:
 # --- what the peer sends -------------------------------------------------------------------------
 
 
+def _encoded(piece: str | bytes) -> bytes:
+    return piece.encode("utf-8") if isinstance(piece, str) else piece
+
+
 @attrs.frozen
 class Received:
-    """A whole message."""
+    """A whole message. ``rest`` follows ``first``, and is UTF-8 where that is text."""
 
-    message: str | bytes
+    first: str | bytes
+    rest: Sequence[bytearray] = ()
+
+    @property
+    def message(self) -> str | bytes:
+        """Text as ``str``, binary as ``bytes``. Made anew where it came in pieces."""
+        if not self.rest:
+            return self.first
+        data = b"".join([_encoded(self.first), *self.rest])
+        return data.decode("utf-8") if isinstance(self.first, str) else data
 
 
 @attrs.frozen
@@ -160,37 +195,31 @@ class Closed:
 
 
 class _Assembly:
-    """A message that comes in pieces; memory follows its size, not the number of its pieces."""
+    """A message that comes in pieces; memory follows its size, not the number of its pieces.
 
-    __slots__ = ("_binary", "_first", "_text")
+    Text is kept as UTF-8: as ``str``, one rare character would make it take four times as much. It
+    is kept in blocks: one buffer would be copied as it grows, and take twice as much meanwhile.
+    """
+
+    __slots__ = ("_first", "_rest")
 
     def __init__(self) -> None:
-        self._first: str | bytes | None = None
-        self._text: StringIO | None = None
-        self._binary: bytearray | None = None
+        self._first: str | bytes | None = None  # as a rule it is all
+        self._rest: list[bytearray] = []
 
     def add(self, piece: str | bytes) -> None:
         if self._first is None:
             self._first = piece
-        elif isinstance(piece, str):
-            if self._text is None:
-                self._text = StringIO()
-                self._text.write(str(self._first))
-            self._text.write(piece)
+        elif self._rest and len(self._rest[-1]) < _BLOCK_BYTES:
+            self._rest[-1] += _encoded(piece)
         else:
-            if self._binary is None:
-                self._binary = bytearray(self._first if isinstance(self._first, bytes) else b"")
-            self._binary += piece
+            self._rest.append(bytearray(_encoded(piece)))
 
-    def take(self) -> str | bytes:
-        message: str | bytes | None = self._first
-        if self._text is not None:
-            message = self._text.getvalue()
-        elif self._binary is not None:
-            message = bytes(self._binary)
-        self._first = self._text = self._binary = None
-        assert message is not None
-        return message
+    def take(self) -> Received:
+        assert self._first is not None
+        received = Received(self._first, tuple(self._rest))
+        self._first, self._rest = None, []
+        return received
 
 
 class ServerWebSocket:
@@ -201,11 +230,13 @@ class ServerWebSocket:
     must be written now: pongs, a ping, the answer to a close.
     """
 
-    __slots__ = ("_assembly", "_owed", "_proto", "_ready", "closing")
+    __slots__ = ("_assembly", "_owed", "_proto", "_ready", "_slice_bytes", "_unread", "closing")
 
     def __init__(self, max_message_bytes: int, deflate: Deflate | None) -> None:
         guard = MessageLimit if deflate is None else MessageInflater
         self._proto = Connection(ConnectionType.SERVER, [guard(max_message_bytes)])
+        self._slice_bytes = None if deflate is None else _SLICE_BYTES
+        self._unread = bytearray()
         self._assembly = _Assembly()
         self._ready: Received | Closed | None = None
         self._owed = bytearray()
@@ -217,8 +248,7 @@ class ServerWebSocket:
 
     def receive_data(self, data: bytes) -> None:
         """Store received bytes; what comes after the peer's close frame is dropped."""
-        if data and self._proto.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
-            self._proto.receive_data(data)
+        self._unread += data
 
     def next_event(self) -> Received | Closed | None:
         """The next message or the end. None: write what is owed, or else bring more data.
@@ -234,11 +264,27 @@ class ServerWebSocket:
         return event
 
     def _parse(self) -> Received | Closed | None:
+        while True:
+            event = self._parse_fed()
+            if event is not None or self.owes or not self._feed():
+                return event
+
+    def _feed(self) -> bool:
+        """Hand the parser the next bytes; False where there are none, or none count any more."""
+        if self._proto.state not in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
+            self._unread.clear()
+        data = bytes(self._unread[: self._slice_bytes])
+        del self._unread[: len(data)]
+        if data:
+            self._proto.receive_data(data)
+        return bool(data)
+
+    def _parse_fed(self) -> Received | Closed | None:
         for event in self._proto.events():
             if isinstance(event, (TextMessage, BytesMessage)):
                 self._assembly.add(event.data if isinstance(event.data, str) else bytes(event.data))
                 if event.message_finished:
-                    return Received(self._assembly.take())
+                    return self._assembly.take()
             elif isinstance(event, Ping):
                 if not self.closing:
                     self._owed += self._proto.send(event.response())
@@ -252,6 +298,8 @@ class ServerWebSocket:
         state = self._proto.state
         failed = state not in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED)
         reason = event.reason or ""
+        if failed:  # where one of our extensions refused, the parser knows no more than that
+            reason = _REASONS.get(event.code, reason)
         if not self.closing:
             self.closing = True
             if failed:

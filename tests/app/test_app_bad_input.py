@@ -1,5 +1,6 @@
 """Bad input gets its documented error, and leaves the server as it was."""
 
+import gzip
 import json
 import socket
 from collections.abc import Iterator
@@ -152,6 +153,28 @@ def test_a_bad_search_is_refused_and_names_its_field(
 ) -> None:
     response = request(server.address, "POST", "/deepsearch/stream", [JSON], encoded(body))
     assert (response.status, response.error["details"]["field"]) == (400, field)
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("coding", ["gzip", "br", "GZIP", "identity, gzip", "x"])
+def test_a_body_in_a_content_coding_is_415_and_told_what_is_taken(
+    server: ServerProcess, coding: str
+) -> None:
+    body = gzip.compress(encoded({"urls": [GOOD]}))
+    headers = [JSON, ("Content-Encoding", coding)]
+    response = request(server.address, "POST", "/crawl/stream", headers, body)
+    assert (response.status, response.error["type"]) == (415, "unsupported_media_type")
+    assert response.headers["accept-encoding"] == "identity"
+    plain = [("Content-Type", "text/xml")]
+    response = request(server.address, "POST", "/crawl/stream", plain, b"<urls/>")
+    assert response.status == 415
+    assert "accept-encoding" not in response.headers
+
+
+def test_a_body_that_says_it_is_not_coded_is_read(server: ServerProcess) -> None:
+    headers = [JSON, ("Content-Encoding", "Identity")]
+    response = request(server.address, "POST", "/crawl/stream", headers, b"{}")
+    assert (response.status, response.error["details"]) == (400, {"field": "urls"})
 
 
 @pytest.mark.usefixtures("unchanged")

@@ -298,8 +298,9 @@ def test_the_page_that_follows_by_get_reads_a_preview_of_each_document(
     assert len(data["result"]["document"]["text"]) > 500
 
 
-def test_an_unknown_shape_is_refused(server: ServerProcess, origin: Origin) -> None:
-    response = post_json(server.address, "/crawl/stream?shape=round", {"urls": origin.pages(1)})
+@pytest.mark.parametrize("shape", ["round", "preview"])
+def test_an_unknown_shape_is_refused(server: ServerProcess, origin: Origin, shape: str) -> None:
+    response = post_json(server.address, f"/crawl/stream?shape={shape}", {"urls": origin.pages(1)})
     assert (response.status, response.error["details"]["field"]) == (400, "shape")
 
 

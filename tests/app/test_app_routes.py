@@ -152,6 +152,21 @@ def test_head_answers_as_get_without_a_body(server: ServerProcess) -> None:
         assert (response.status, response.body) == (200, b""), path
 
 
+def test_options_of_the_server_as_a_whole_tells_every_method_there_is(
+    server: ServerProcess,
+) -> None:
+    response = request(server.address, "OPTIONS", "*")
+    assert (response.status, response.body) == (204, b"")
+    allowed = set(response.headers["allow"].split(", "))
+    assert allowed == {"GET", "HEAD", "POST", "DELETE", "OPTIONS"}
+    assert request(server.address, "OPTIONS", "/").status == 404
+
+
+def test_an_encoded_slash_separates_nothing(server: ServerProcess) -> None:
+    response = request(server.address, "POST", "/sessions/none%2Fpause")
+    assert (response.status, response.error["type"]) == (405, "method_not_allowed")
+
+
 @pytest.mark.parametrize("path", ["/crawl/stream", "/crawl/sse", "/sessions/none", "/crawl/ws"])
 def test_a_preflight_is_allowed_and_names_the_headers_that_clients_send(
     server: ServerProcess, path: str

@@ -189,6 +189,19 @@ def test_a_cursor_is_taken_from_the_header_or_either_query_field(
     assert [event.event_id for event in rest] == [event.event_id for event in whole[3:]]
 
 
+@pytest.mark.parametrize("way", ["Last-Event-ID", "last_event_id", "after"])
+def test_an_empty_cursor_is_none(
+    server: ServerProcess, origin: Origin, session: str, way: str
+) -> None:
+    start(server, session, origin.pages(1))
+    query = f"&{way}=" if way != "Last-Event-ID" else ""
+    headers = [(way, "")] if way == "Last-Event-ID" else []
+    with Connection(server.address) as connection:
+        connection.send("GET", f"/crawl/sse/stream?session_id={session}{query}", headers)
+        assert connection.read_head() == 200
+        assert logged(connection.read_events())[0].kind == "metadata"
+
+
 def test_an_event_source_that_has_everything_is_told_to_stop(
     server: ServerProcess, origin: Origin, session: str
 ) -> None:
@@ -197,29 +210,6 @@ def test_an_event_source_that_has_everything_is_told_to_stop(
         last = logged(stream.read_events())[-1]
     with attach(server, session, path="/crawl/sse/stream", after=last.event_id) as stream:
         assert (stream.status, b"".join(stream.read_chunks())) == (204, b"")
-
-
-@pytest.mark.parametrize("path", ["/crawl/stream", "/crawl/sse/stream"])
-@pytest.mark.parametrize("kind", ["foreign", "malformed", "future"])
-def test_a_cursor_that_is_not_of_this_log_gets_a_gap_and_then_the_rest(
-    server: ServerProcess, origin: Origin, session: str, path: str, kind: str
-) -> None:
-    start(server, session, origin.pages(2))
-    with attach(server, session) as stream:
-        whole = logged(stream.read_events())
-    epoch = str(whole[0].event_id).rpartition("-")[0]
-    cursor = {"foreign": "someotherepoch-3", "malformed": "yesterday", "future": f"{epoch}-999999"}[
-        kind
-    ]
-    with attach(server, session, path=path, after=cursor) as stream:
-        assert stream.status == 200
-        events = list(stream.read_events())
-    gap = events[0]
-    assert (gap.kind, gap.event_id) == ("gap", None)
-    assert {"missing_from", "missing_to", "epoch_changed"} <= set(gap.data)
-    if kind == "foreign":
-        assert gap.data["epoch_changed"] is True
-    assert [e.event_id for e in logged(events)] == [e.event_id for e in whole]
 
 
 def test_a_second_run_in_a_live_session_is_a_conflict(

@@ -11,8 +11,9 @@ import pytest
 import structlog
 import trio
 
-from eventmesh_trio.app.asgi import hypercorn_workers, make_app
+from eventmesh_trio.app.asgi import make_app
 from eventmesh_trio.app.config import Config
+from eventmesh_trio.app.hypercorn import workers
 from eventmesh_trio.app.observability import configure_logging
 from tests.helpers.programs import CHECKOUT
 
@@ -97,7 +98,7 @@ def test_no_traceback_shows_local_variables(
 
 
 def test_a_process_that_hypercorn_did_not_start_counts_as_one_worker() -> None:
-    assert hypercorn_workers() == 1
+    assert workers() == 1
 
 
 def test_several_workers_are_refused_with_what_to_do_instead() -> None:

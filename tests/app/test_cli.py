@@ -15,6 +15,7 @@ import pytest
 from tests.helpers.clock import wait_until
 from tests.helpers.origin import Origin
 from tests.helpers.programs import CHECKOUT
+from tests.helpers.servers import open_server
 
 EVENTMESH = [sys.executable, "-m", "eventmesh_trio"]
 ALLOW = ["--allow-private", "127.0.0.0/8"]
@@ -120,6 +121,19 @@ def test_a_server_that_is_not_there_is_exit_code_3():
     assert done.returncode == 3
     assert done.stderr.startswith("eventmesh: ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_refuses_is_exit_code_4_and_one_whose_url_cannot_be_read_is_2(
+    origin: Origin,
+):
+    with open_server("native", {"EVENTMESH_SERVER__MAX_URLS": "1"}) as server:
+        refused = run("crawl", "--server", server.base_url, *origin.pages(2))
+    assert (refused.returncode, refused.stdout) == (4, "")
+    assert refused.stderr.startswith("eventmesh: ")
+    assert "urls" in refused.stderr
+    unread = run("crawl", "--server", "ftp://example.org/", "http://e.org/")
+    assert (unread.returncode, unread.stdout) == (2, "")
+    assert "Traceback" not in refused.stderr + unread.stderr
 
 
 def test_a_crawl_on_a_server_writes_the_same_events(origin: Origin, native_server):

@@ -83,6 +83,7 @@ async def test_pause_stops_fetching_and_resume_loses_nothing(origin: Origin):
                 if len(seen) == 2:
                     stream.pause()
                     await wait_for(lambda: origin.in_flight == 0)
+                    await trio.sleep(0.2)  # what was on its way to the origin is there now
                     asked = sum(origin.requests.values())
                     await trio.sleep(0.2)
                     assert sum(origin.requests.values()) == asked

@@ -1,7 +1,9 @@
-"""Waiting for something that another process does."""
+"""Waiting for something that another process does, and what that costs it."""
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 def wait_until(holds: Callable[[], bool], seconds: float, what: str | Callable[[], str]) -> float:
@@ -17,3 +19,20 @@ def wait_until(holds: Callable[[], bool], seconds: float, what: str | Callable[[
             )
         time.sleep(0.005)
     return time.monotonic() - started
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used of processors so far (proc(5), fields 14 and 15)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def queued_seconds(pid: int) -> float:
+    """How long a process was ready to run and had no processor: what others took of its time.
+
+    The second number of schedstat; 0 where the kernel does not count it.
+    """
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except FileNotFoundError:
+        return 0.0

@@ -7,7 +7,7 @@ have hosts that share no politeness limits.
 import threading
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -24,7 +24,8 @@ _WORDS = (
 class Origin:
     """``open_connections`` and ``in_flight`` are of now; ``requests`` counts by path."""
 
-    def __init__(self) -> None:
+    def __init__(self, addresses: Sequence[str] = ADDRESSES) -> None:
+        self.addresses = addresses
         self.port = 0
         self.open_connections = 0
         self.in_flight = 0
@@ -32,7 +33,7 @@ class Origin:
         self.requests: Counter[str] = Counter()
 
     def url(self, path: str, host: int = 0) -> str:
-        return f"http://{ADDRESSES[host]}:{self.port}{path}"
+        return f"http://{self.addresses[host]}:{self.port}{path}"
 
     def pages(self, count: int, host: int = 0, first: int = 0) -> list[str]:
         return [self.url(f"/page/{number}", host) for number in range(first, first + count)]
@@ -105,6 +106,23 @@ class Origin:
                 )
             case "large":
                 body = article(rest, 1 + int(query.get("kb", "64")) * 1024 // len(_WORDS))
+            case "flaky":  # as often as it says, then a page
+                if self.requests[split.path] <= int(query["fails"]):
+                    status, body = 503, b"<p>not now</p>"
+                else:
+                    body = article(rest)
+            case "busy":
+                status, body = 503, b"<p>not now</p>"
+                fields.append(("Retry-After", query["seconds"]))
+            case "sketch":  # neither an article nor nothing
+                body = b"<html><title>A sketch</title><body><div class='wide'>%s</div></body>" % (
+                    _WORDS.encode() + b"<!-- %s -->" % (b"as long as the text " * 16)
+                )
+            case "script":  # which builds what there is to read
+                body = (
+                    b"<html><title>An application</title><body><div id='root'></div><script>"
+                    b"window.__INITIAL_STATE__ = {};</script><script src='/app.js'></script></body>"
+                )
             case "redirect":
                 status = 302
                 fields.append(
@@ -136,19 +154,19 @@ def article(name: str, words: int = 1) -> bytes:
 
 
 @contextmanager
-def open_origin() -> Iterator[Origin]:
+def open_origin(addresses: Sequence[str] = ADDRESSES) -> Iterator[Origin]:
     """Serve an `Origin` in a thread until the block ends; an error in it is raised at the end."""
-    origin = Origin()
+    origin = Origin(addresses)
     ready = threading.Event()
     stop: list[trio.lowlevel.TrioToken] = []
     scope = trio.CancelScope()
     failures: list[BaseException] = []
 
     async def main() -> None:
-        first = await trio.open_tcp_listeners(0, host=ADDRESSES[0], backlog=1024)
+        first = await trio.open_tcp_listeners(0, host=addresses[0], backlog=1024)
         origin.port = first[0].socket.getsockname()[1]
         listeners = list(first)
-        for address in ADDRESSES[1:]:
+        for address in addresses[1:]:
             listeners += await trio.open_tcp_listeners(origin.port, host=address, backlog=1024)
         stop.append(trio.lowlevel.current_trio_token())
         with scope:

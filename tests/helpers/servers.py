@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -132,12 +132,18 @@ def command_of(kind: Kind) -> list[str]:
 
 
 @contextmanager
-def open_server(kind: Kind, settings: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
+def open_server(
+    kind: Kind,
+    settings: Mapping[str, str] | None = None,
+    *,
+    command: Sequence[str] | None = None,
+) -> Iterator[ServerProcess]:
     """Start a server on a free loopback port; it has ended, whatever happened, after the block.
 
     Args:
       settings: environment variables, such as ``EVENTMESH_MESH__STALL_SECONDS``. Loopback is
         allowed unless they say otherwise.
+      command: how it is started, where that is not the usual.
     """
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith("EVENTMESH_")
@@ -147,7 +153,7 @@ def open_server(kind: Kind, settings: Mapping[str, str] | None = None) -> Iterat
         log = Path(folder) / "stderr.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command_of(kind),
+                command or command_of(kind),
                 cwd=CHECKOUT,
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -1,6 +1,8 @@
 """The clients that the specification shows, taken out of its text and left as they are."""
 
+import json
 import re
+from typing import Any
 
 from tests.helpers.programs import shared_folder
 
@@ -14,6 +16,22 @@ def code_block(language: str, containing: str, *, document: str = "streaming-api
     found = [body for name, body in _BLOCK.findall(text) if name == language and containing in body]
     assert len(found) == 1, f"{len(found)} {language} blocks of {document} contain {containing!r}"
     return str(found[0])
+
+
+def json_examples(document: str = "streaming-api.md") -> list[dict[str, Any]]:
+    """Every JSON object that a document shows, in order; ``...`` and ``a|b`` left as they are."""
+    text = (shared_folder() / "spec" / document).read_text("utf-8")
+    decoder = json.JSONDecoder()
+    found = []
+    for name, body in _BLOCK.findall(text):
+        if name != "json":
+            continue
+        rest = re.sub(r"^//.*$", "", body, flags=re.MULTILINE).replace("{ ... }", "{}").strip()
+        while rest:
+            example, end = decoder.raw_decode(rest)
+            found.append(example)
+            rest = rest[end:].strip()
+    return found
 
 
 def page_script(containing: str) -> str:

@@ -13,6 +13,7 @@ from eventmesh_trio.abc import JobCounts, Publisher
 from eventmesh_trio.errors import EventMeshError
 from eventmesh_trio.mesh.reader import ReaderSpec
 from eventmesh_trio.mesh.subscriber import Subscriber
+from eventmesh_trio.wire.encoders import EncodedBatch
 from eventmesh_trio.wire.errors import error_info
 from eventmesh_trio.wire.events import (
     CrawlProgress,
@@ -196,8 +197,11 @@ class LineEncoder:
     name: str = "line"
     joins: bool = False
 
-    def encode_into(self, buffer: bytearray, event: Event) -> None:
-        buffer += self.encode(event)
+    def encode_batch(self, events: Sequence[Event], room: int) -> EncodedBatch:
+        raise NotImplementedError("lines are not joined")
+
+    def decode_batch(self, data: bytes) -> Sequence[Event]:
+        raise NotImplementedError("lines do not hold the whole event")
 
     def encode(self, event: Event) -> bytes:
         tag = str(event.__struct_config__.tag)

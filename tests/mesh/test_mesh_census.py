@@ -1,14 +1,22 @@
+import attrs
 import pytest
 import trio
 
-from eventmesh_trio.mesh.census import SCORES, Census, GlobalStreamingMetrics
+from eventmesh_trio.mesh.census import Census
+from eventmesh_trio.mesh.global_metrics import SCORES, GlobalStreamingMetrics
+from eventmesh_trio.mesh.reader import StreamProtocol
+
+
+@attrs.define(eq=False)
+class Reader:
+    """What a census wants to know of a reader."""
+
+    protocol: StreamProtocol = "ndjson"
+    utilization: float = 0.0
 
 
 def metrics(**changes: object) -> GlobalStreamingMetrics:
-    members: dict[str, object] = {
-        name.name: 0
-        for name in GlobalStreamingMetrics.__attrs_attrs__  # type: ignore[attr-defined]
-    }
+    members: dict[str, object] = {name.name: 0 for name in attrs.fields(GlobalStreamingMetrics)}
     return GlobalStreamingMetrics(**(members | changes))  # type: ignore[arg-type]
 
 
@@ -24,7 +32,7 @@ async def test_connections_are_counted_while_they_last_and_their_time_is_average
     autojump_clock: object,
 ) -> None:
     census = Census()
-    first, second = object(), object()
+    first, second = Reader(), Reader()
     census.stream_opened(first)
     await trio.sleep(10)
     census.stream_opened(second)
@@ -39,20 +47,57 @@ async def test_connections_are_counted_while_they_last_and_their_time_is_average
 
 async def test_counts_add_up(autojump_clock: object) -> None:
     census = Census()
+    for status in ("failed", "completed", "completed", "timed_out"):
+        census.run_started()
+        census.run_ended(status)
     census.run_started()
-    census.run_started()
-    census.run_ended(failed=True)
-    census.sent(10, 1000)
-    census.sent(5, 500)
+    census.sent("ndjson", 10, 1000)
+    census.sent("ndjson", 4, 400)
+    census.sent("websocket", 1, 100)
     census.coalesced(3)
     census.dropped(1)
     census.warned()
     snapshot = census.snapshot()
-    assert (snapshot.active_runs, snapshot.total_runs, snapshot.failed_runs) == (1, 2, 1)
+    assert (snapshot.active_runs, snapshot.total_runs, snapshot.failed_runs) == (1, 5, 1)
+    assert snapshot.ended_runs == {"failed": 1, "completed": 2, "timed_out": 1}
     assert (snapshot.total_messages_sent, snapshot.total_bytes_sent) == (15, 1500)
     assert (snapshot.total_progress_coalesced, snapshot.total_messages_dropped) == (3, 1)
     assert snapshot.total_warnings == 1
     assert snapshot.drop_ratio == pytest.approx(1 / 15)
+    assert snapshot.protocols["ndjson"].messages_sent == 14
+    assert snapshot.protocols["ndjson"].bytes_sent == 1400
+    assert snapshot.protocols["websocket"].messages_sent == 1
+    assert "sse" not in snapshot.protocols
+
+
+async def test_readers_are_counted_by_protocol_and_their_windows_are_averaged(
+    autojump_clock: object,
+) -> None:
+    census = Census()
+    assert census.snapshot().buffer_utilization == 0
+    readers = [Reader("sse", 0.9), Reader("sse", 0.3), Reader("channel", 0.9)]
+    for reader in readers:
+        census.stream_opened(reader)
+    assert census.snapshot().buffer_utilization == pytest.approx(0.7)
+    census.stream_closed(readers[1])
+    snapshot = census.snapshot()
+    assert snapshot.buffer_utilization == pytest.approx(0.9)
+    assert snapshot.protocols["sse"].active_connections == 1
+    assert snapshot.protocols["sse"].total_connections == 2
+    assert snapshot.protocols["channel"].active_connections == 1
+
+
+async def test_windows_that_are_full_are_an_issue_whatever_the_health(
+    autojump_clock: object,
+) -> None:
+    census = Census()
+    reader = Reader("sse", 0.5)
+    census.stream_opened(reader)
+    assert census.system_status().streaming_health.issues == ()
+    reader.utilization = 0.85
+    await trio.sleep(1)  # it is looked at once a second
+    (issue,) = census.system_status().streaming_health.issues
+    assert issue == "High buffer utilization across connections: 85%"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +117,7 @@ async def test_health_follows_the_error_rate_of_enough_ends(
     census = Census()
     for index in range(of):
         census.run_started()
-        census.run_ended(failed=index >= of - errors)
+        census.run_ended("failed" if index >= of - errors else "completed")
     assert census.health == health
     assert census.server_health().status == health
     assert census.system_status().streaming_health.score == SCORES[census.health]
@@ -85,7 +130,7 @@ async def test_health_follows_the_drop_ratio(
     autojump_clock: object, dropped: int, health: str
 ) -> None:
     census = Census()
-    census.sent(100, 1)
+    census.sent("sse", 100, 1)
     census.dropped(dropped)
     assert census.health == health
     status = census.system_status()
@@ -95,7 +140,7 @@ async def test_health_follows_the_drop_ratio(
 async def test_cut_off_readers_count_as_errors(autojump_clock: object) -> None:
     census = Census()
     for index in range(20):
-        reader = object()
+        reader = Reader()
         census.stream_opened(reader)
         census.stream_closed(reader, failed=index % 2 == 0)
     assert census.snapshot().total_evictions == 10
@@ -110,7 +155,7 @@ async def test_health_comes_back_when_the_window_has_passed_and_each_change_is_t
     census = Census(60, lambda: told.append("changed"))
     for _ in range(20):
         census.run_started()
-        census.run_ended(failed=True)
+        census.run_ended("failed")
     assert (census.health, census.health_version, told) == ("critical", 1, ["changed"])
     await trio.sleep(30)
     assert census.health == "critical"
@@ -123,7 +168,7 @@ async def test_throughput_is_of_the_recent_window(autojump_clock: object) -> Non
     census = Census(60)
     for _ in range(30):
         await trio.sleep(1)
-        census.sent(10, 1)
+        census.sent("sse", 10, 1)
     assert census.snapshot().throughput_events_per_sec == pytest.approx(10, rel=0.2)
     await trio.sleep(120)
     assert census.snapshot().throughput_events_per_sec == 0

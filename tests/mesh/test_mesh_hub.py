@@ -246,3 +246,12 @@ async def test_nothing_is_left_after_the_last_reader_of_many_has_gone(
     assert hub.census.snapshot().active_runs == 0
     assert hub.census.snapshot().active_connections == 0
     assert not hub._lingering
+
+
+async def test_a_run_without_a_reader_goes_as_far_as_the_place_that_is_held_for_one(
+    autojump_clock: object, hub: Hub
+) -> None:
+    session = hub.open_session("s")
+    hub.start_run(session, SmallJob(total=100), request_id="req-1", held_capacity=10)
+    await trio.testing.wait_all_tasks_blocked()
+    assert session.log.top == 10

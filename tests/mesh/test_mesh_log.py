@@ -1,11 +1,14 @@
+import pytest
 import trio
 import trio.testing
 from mesh_support import LINES, LineEncoder, result_event
 
 from eventmesh_trio.abc import Encoder
 from eventmesh_trio.errors import StreamingError, SubscriberLagged
+from eventmesh_trio.mesh.archive import weigh
 from eventmesh_trio.mesh.flow import Track
-from eventmesh_trio.mesh.log import EventLog, weigh
+from eventmesh_trio.mesh.log import EventLog
+from eventmesh_trio.wire.encoders import HTTPEncoder
 from eventmesh_trio.wire.events import Event, Metadata
 
 MIB = 1 << 20
@@ -227,3 +230,52 @@ def test_who_follows_one_run_is_cut_off_before_it_pins_too_much_of_the_others() 
     assert isinstance(owner.error, SubscriberLagged)
     assert log.kept_bytes <= 5000 + 2000
     assert log.has_room(a)
+
+
+def test_what_its_only_reader_took_is_there_for_whoever_comes_later() -> None:
+    log = a_log()
+    track = log.open_track("a", lambda: None)
+    fill(log, track, 60)
+    before = [log.event(seq) for seq in range(1, 61)]
+    encoder = HTTPEncoder("sse")
+    written, start = b"", 1
+    while start <= 60:
+        data, taken, _, _ = log.joined(encoder, start, 60, 5000, must=True)
+        written, start = written + data, start + taken
+    assert log.joined(encoder, 1, 60, MIB, must=True)[0] == written
+    assert log.event(31) == before[30]
+    assert b"".join(log.encoded(encoder, 1, 60, MIB)) == written
+    lines = log.encoded(HTTPEncoder("ndjson"), 1, 60, MIB)
+    assert list(lines) == [HTTPEncoder("ndjson").encode(event) for event in before]
+
+
+def test_a_batch_of_which_a_part_was_evicted_gives_the_rest() -> None:
+    log = a_log(replay_bytes=20_000)
+    track = log.open_track("a", lambda: None)
+    fill(log, track, 15)
+    log.joined(HTTPEncoder("ndjson"), 1, 15, MIB, must=True)
+    fill(log, track, 12)
+    assert 1 < log.first < 15
+    assert [log.event(seq).id for seq in range(log.first, 28)] == [
+        log.id_of(seq) for seq in range(log.first, 28)
+    ]
+
+
+@pytest.mark.parametrize(("capacity", "enough"), [(64, 32), (900, 64)])
+async def test_a_publisher_is_woken_when_half_of_a_window_is_free_or_64_events(
+    capacity: int,
+    enough: int,
+    autojump_clock: object,
+) -> None:
+    log = a_log()
+    track = log.open_track("a", lambda: None)
+    place = log.add_place(log.flow, 0, capacity=capacity, window_bytes=MIB, owner=None)
+    fill(log, track, capacity)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.room.park)
+        await trio.testing.wait_all_tasks_blocked()
+        log.move_place(place, enough - 1, *log.counted(log.flow, enough - 1))
+        await trio.testing.wait_all_tasks_blocked()
+        assert log.has_room(track)  # who asks may go on; who sleeps is left to sleep
+        assert len(nursery.child_tasks) == 1
+        log.move_place(place, enough, *log.counted(log.flow, enough))

@@ -18,12 +18,13 @@ from eventmesh_trio.mesh.hub import Hub, open_hub
 from eventmesh_trio.mesh.limits import MeshLimits
 from eventmesh_trio.mesh.log import EventLog
 from eventmesh_trio.mesh.reader import ReaderSpec
-from eventmesh_trio.mesh.session import Session
+from eventmesh_trio.mesh.session import Position, Session
 from eventmesh_trio.mesh.subscriber import Subscriber
 from eventmesh_trio.wire.events import Event
 from tests.helpers.scheduling import run_in_order
 
 NAPS = (0.0, 0.0, 0.001, 0.01, 0.3)
+EVENT_BYTES = 1100  # what a result of `SmallJob` weighs, at most
 
 
 class Scene(dict[str, object]):
@@ -56,15 +57,21 @@ class Client:
     hub: Hub = attrs.field(repr=False)
     rnd: random.Random = attrs.field(repr=False)
     lossless: bool = True
+    request_id: str | None = None  # of the one run that it follows
+    loses: bool = True  # what the kernel took when it was cut is lost to it, at times
     events: list[dict[str, Any]] = attrs.field(factory=list)
     last_id: str | None = None
 
     async def follow(self, session: Session) -> None:
-        while True:
+        for _ in range(10_000):
             position = session.resolve(self.last_id)
-            if session.is_exhausted(position.after):
+            if self._has_all(session, position.after):
                 return
-            settings = {} if self.lossless else {"strategy": "drop_oldest"}
+            settings: dict[str, Any] = {} if self.lossless else {"strategy": "drop_oldest"}
+            if self.request_id is not None:
+                settings["request_id"] = self.request_id
+                if self.last_id is None:
+                    position = Position(0, None)
             reader = session.subscribe(
                 spec(
                     capacity=self.rnd.randrange(1, 80),
@@ -80,6 +87,12 @@ class Client:
                     await self._read(reader)
             reader.close(keep_place=True)
             await trio.sleep(self.rnd.choice(NAPS))
+        raise AssertionError("it never comes to its end")
+
+    def _has_all(self, session: Session, after: int) -> bool:
+        if self.request_id is None:
+            return session.is_exhausted(after)
+        return bool(self.events) and self.events[-1]["event"] == "summary"
 
     async def _read(self, reader: Any) -> None:
         while True:
@@ -87,7 +100,8 @@ class Client:
             started = trio.current_time()
             received = parsed(batch.pieces)
             # The kernel took some of it when the connection was cut: only its id is the truth.
-            cut = self.rnd.randrange(len(received) + 1) if self.rnd.random() < 0.1 else None
+            lost = self.loses and self.rnd.random() < 0.1
+            cut = self.rnd.randrange(len(received) + 1) if lost else None
             await trio.sleep(0 if cut is not None else self.rnd.choice(NAPS))
             for event in received[:cut]:
                 self.events.append(event)
@@ -141,6 +155,31 @@ async def survive(seed: int, scene: Scene) -> None:
         assert trio.lowlevel.current_statistics().tasks_living == before
 
 
+async def depend(seed: int, scene: Scene) -> None:
+    """A log that keeps for replay hardly more than a window, and one client that comes and goes."""
+    rnd = random.Random(seed)
+    window_bytes = rnd.choice((1, 5000, 20_000))
+    limits = MeshLimits(
+        window_bytes=window_bytes,
+        publish_stride=rnd.choice((1, 7, 64)),
+        max_batch_events=rnd.choice((1, 10, 1024)),
+        # With what is published after one wait, and the last events, which wait for no room.
+        replay_bytes=window_bytes + 10 * EVENT_BYTES,
+    )
+    async with open_hub(limits) as hub:
+        session = hub.open_session("s")
+        job = SmallJob(total=rnd.randrange(1, 150), nap=rnd.choice(NAPS), burst=rnd.randrange(1, 9))
+        # Without a stream: its place is held from the first event.
+        run, _ = hub.start_run(session, job, request_id="req-1")
+        request_id = rnd.choice((None, "req-1"))
+        client = Client(hub, random.Random(rnd.random()), request_id=request_id, loses=False)
+        scene |= {"limits": limits, "log": lambda: describe(session), "client": client}
+        await trio.sleep(rnd.choice(NAPS))
+        await client.follow(session)
+        assert run.state.value == "completed"
+        client.check(job.total)
+
+
 async def perish(seed: int, scene: Scene) -> None:
     """As above, but the run is cancelled, times out, fails or is abandoned somewhere."""
     rnd = random.Random(seed)
@@ -173,6 +212,58 @@ async def perish(seed: int, scene: Scene) -> None:
         assert summary.successful + summary.cancelled == summary.total_urls
         assert trio.lowlevel.current_statistics().tasks_living == before
         assert not hub._lingering
+
+
+async def reattach(seed: int, scene: Scene) -> None:
+    """Several runs in one session; clients of one or all of them are cut, linger and resume."""
+    rnd = random.Random(seed)
+    limits = MeshLimits(
+        window_bytes=rnd.choice((1, 5000, 1 << 20)),
+        publish_stride=rnd.choice((1, 7, 64)),
+        replay_bytes=1 << 24,
+    )
+    async with open_hub(limits) as hub:
+        before = trio.lowlevel.current_statistics().tasks_living
+        session = hub.open_session("s")
+        scene |= {"limits": limits, "log": lambda: describe(session)}
+        totals = {name: rnd.randrange(1, 80) for name in "abc"}
+        clients: list[Client] = []
+        scene["clients"] = clients
+        async with trio.open_nursery() as nursery:
+            for name, total in totals.items():
+                job = SmallJob(name, total=total, nap=rnd.choice(NAPS), burst=rnd.randrange(1, 9))
+                run, _ = hub.start_run(session, job, request_id=name)
+                for request_id in (name, name, None)[: rnd.randrange(4)]:
+                    client = Client(hub, random.Random(rnd.random()), request_id=request_id)
+                    clients.append(client)
+                    nursery.start_soon(client.follow, session)
+                await trio.sleep(rnd.choice(NAPS))
+                rnd.choice((run.pause, run.resume))()
+                run.resume()
+        for run in session.runs.values():
+            await run.wait_ended()
+            if any(client.request_id == run.request_id for client in clients):
+                assert run.state.value == "completed"
+        for client in clients:
+            check_reattached(client, totals)
+        assert not session.log.sleepers
+        assert not session.log.flow.places
+        assert not any(run.track.places for run in session.runs.values())
+        assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+def check_reattached(client: Client, totals: dict[str, int]) -> None:
+    logged = [event for event in client.events if event["id"]]
+    numbers = [seq_of(event) for event in logged]
+    assert numbers == sorted(set(numbers)), "doubled or out of order"
+    assert "gap" not in tags(client.events)
+    ended = {event["request_id"] for event in logged if event["event"] == "summary"}
+    if client.request_id is not None:
+        assert ended == {client.request_id}
+    for name in ended:
+        mine = [event for event in logged if event["request_id"] == name]
+        if client.request_id is not None or mine[0]["event"] == "metadata":
+            assert indexes(mine) == list(range(totals[name]))
 
 
 async def mingle(seed: int, scene: Scene) -> None:
@@ -301,7 +392,7 @@ def live(life: Life, seed: int, order: int) -> None:
     run_in_order(bounded, f"{seed}/{order}")
 
 
-LIVES = (survive, perish, mingle)
+LIVES = (survive, depend, perish, reattach, mingle)
 
 
 @pytest.mark.parametrize("block", range(4))

@@ -324,7 +324,7 @@ async def test_progress_is_withheld_from_a_reader_that_lags_but_not_forever(
     autojump_clock: object, hub: Hub
 ) -> None:
     _, _, reader = start(
-        hub, SmallJob(total=2000), batch_bytes=500, buffer_timeout_ms=1000, capacity=2048
+        hub, SmallJob(total=6000), batch_bytes=4000, buffer_timeout_ms=1000, capacity=2048
     )
     seen = []
     while True:
@@ -401,7 +401,7 @@ async def test_readers_are_told_when_the_servers_health_changes(
         await trio.testing.wait_all_tasks_blocked()
         for _ in range(20):
             hub.census.run_started()
-            hub.census.run_ended(failed=True)
+            hub.census.run_ended("failed")
         await trio.testing.wait_all_tasks_blocked()
         assert tags(events) == ["system_status"]
         with trio.move_on_after(1) as scope:
@@ -718,6 +718,21 @@ async def test_warnings_are_at_least_warning_seconds_apart(
     assert len(moments) >= 4
     assert min(b - a for a, b in itertools.pairwise(moments)) >= 5.0
     assert reader.statistics().episodes > reader.statistics().warnings
+
+
+async def test_nobody_is_warned_while_no_run_is_live(autojump_clock: object, hub: Hub) -> None:
+    session, run, reader = start(hub, SmallJob(total=20), until="never", request_id=None)
+    with trio.move_on_after(1):
+        while True:
+            await read_batch(reader)
+    for _ in range(50):
+        reader.sent(0, 0, 0.5)
+    assert reader.statistics().is_slow
+    assert not run.live
+    with trio.move_on_after(60):
+        assert "backpressure_warning" not in tags(await read_batch(reader))
+    hub.start_run(session, SmallJob("b", total=3, nap=1), request_id="b")
+    assert "backpressure_warning" in tags(await read_batch(reader))
 
 
 async def test_slow_writes_shrink_the_window_and_waits_grow_it(

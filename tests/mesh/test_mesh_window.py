@@ -1,5 +1,7 @@
-from eventmesh_trio.mesh.pressure import SAMPLES, Pressure
+from eventmesh_trio.mesh.pressure import Pressure
 from eventmesh_trio.mesh.window import DynamicBuffer, warning_threshold
+
+SAMPLES = 50  # those that a `Pressure` looks back on where it is not told otherwise
 
 
 def test_the_threshold_is_25_of_32_of_the_capacity() -> None:

@@ -232,7 +232,11 @@ async def test_an_error_page_keeps_its_status_and_is_not_extracted() -> None:
     assert page.error is not None
     assert (page.status, page.document, page.error.type) == (404, None, "http_error")
     assert (page.error.error_code, page.error.retryable) == ("HTTP_404", False)
-    assert page.error.context == {"attempt_number": 1, "max_retries": 0}
+    assert page.error.context == {
+        "attempt_number": 1,
+        "max_retries": 0,
+        "timeout_threshold_ms": 30_000,
+    }
     assert page.final_url == "https://example.org/gone"
     assert bench.extractor.extracted == []
 

@@ -44,6 +44,15 @@ def test_an_article_is_separated_from_what_surrounds_it() -> None:
         assert noise not in document.markdown
 
 
+def test_no_text_holds_a_line_end_that_only_unicode_knows() -> None:
+    # `requests.Response.iter_lines` and others would cut a line of NDJSON there.
+    page = article("<pre>a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\x1dh\x1ei</pre><p>j\u2028k</p>")
+    document = extract_document(page, URL)
+    assert "a\nb\nc" in document.text
+    written = msgspec.json.encode(document).decode()
+    assert written.splitlines() == [written]
+
+
 def test_metadata_is_read_from_the_head() -> None:
     document = extract_document(PAGE.encode(), URL)
     assert document.title == "Harbour museum opens"

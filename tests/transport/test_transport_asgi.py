@@ -8,10 +8,12 @@ from functools import partial
 from typing import Any
 
 import attrs
+import h11
 import pytest
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.protocol import ws_stream
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from structlog.testing import capture_logs
@@ -35,6 +37,7 @@ from eventmesh_trio.errors import (
 from eventmesh_trio.transport.asgi import Message, serve_asgi
 from eventmesh_trio.transport.http import Handler
 from eventmesh_trio.transport.limits import TransportLimits
+from eventmesh_trio.wire.deflate import MessageDeflater
 
 
 class NamedSocket:
@@ -296,6 +299,45 @@ async def test_messages_come_back(deflate: bool) -> None:
         assert await peer.close_code() == 4000
 
 
+def deflater(*, enable: bool = True) -> "partial[MessageDeflater]":
+    """What hypercorn is given in place of its own extension, with small limits."""
+    return partial(
+        MessageDeflater, 5000, min_deflate_bytes=100, max_deflate_bytes=1000, enable=enable
+    )
+
+
+async def test_with_our_extension_hypercorn_compresses_what_we_do_and_inflates_no_bomb(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ws_stream, "PerMessageDeflate", deflater())
+    async with hypercorn_peer(echo_messages, ends=False) as http:
+        peer = await open_websocket(http, deflate=True)
+        assert b"permessage-deflate; server_no_context_takeover; client_no" in peer.head
+        for size, compressed in [(99, False), (100, True), (1000, True), (1001, False)]:
+            await peer.send_text("x" * size)
+            await http.more()
+            assert bool(http.received[0] & 0x40) == compressed
+            assert await peer.message() == "x" * size
+        await peer.send(BytesMessage(b"x" * 5000))
+        assert await peer.message() == b"x" * 5000
+        await peer.send(BytesMessage(b"x" * 5001))
+        assert await peer.next_event() is None
+
+
+@pytest.mark.parametrize(("enable", "offers"), [(True, False), (False, True)])
+async def test_where_no_compression_is_agreed_on_our_extension_lets_all_pass(
+    monkeypatch: pytest.MonkeyPatch, enable: bool, offers: bool
+) -> None:
+    monkeypatch.setattr(ws_stream, "PerMessageDeflate", deflater(enable=enable))
+    async with hypercorn_peer(echo_messages, ends=False) as http:
+        peer = await open_websocket(http, deflate=offers)
+        assert b"permessage-deflate" not in peer.head
+        await peer.send_text("x" * 6000)
+        assert await peer.message() == "x" * 6000
+        await http.send(b"\xc1\x80\0\0\0\0")  # compressed all the same
+        assert await peer.next_event() is None
+
+
 async def test_batches_are_messages_and_frames_are_refused() -> None:
     async def handler(exchange: Exchange) -> None:
         websocket = await exchange.accept_websocket()
@@ -369,9 +411,12 @@ async def test_a_refused_handshake_is_a_response() -> None:
         assert json.loads(answer.body)["error"]["type"] == "conflict"
 
 
-async def test_where_denial_responses_are_unknown_the_handshake_is_closed_with_1008() -> None:
+@pytest.mark.parametrize(("status", "code"), [(403, 1008), (404, 1008), (429, 1013), (503, 1013)])
+async def test_where_denial_responses_are_unknown_the_handshake_is_closed_with_a_code(
+    status: int, code: int
+) -> None:
     async def handler(exchange: Exchange) -> None:
-        raise ConflictError("not now")
+        await exchange.send_response(status, [])
 
     sent: list[Message] = []
 
@@ -379,7 +424,7 @@ async def test_where_denial_responses_are_unknown_the_handshake_is_closed_with_1
         sent.append(message)
 
     await serve_asgi(handler, bare_scope("websocket"), never, send, LIMITS)
-    assert sent == [{"type": "websocket.close", "code": 1008, "reason": ""}]
+    assert sent == [{"type": "websocket.close", "code": code, "reason": ""}]
 
 
 async def test_a_bug_after_the_handshake_closes_with_1011() -> None:
@@ -441,7 +486,10 @@ async def test_messages_wait_in_a_bounded_channel() -> None:
     await serve_asgi(handler, bare_scope("websocket"), receive, send, LIMITS)
 
 
-async def test_a_server_that_raises_on_send_says_that_the_client_left() -> None:
+@pytest.mark.parametrize("raised", [BrokenPipeError, trio.BusyResourceError])
+async def test_a_server_that_raises_on_send_says_that_the_client_left(
+    raised: type[Exception],
+) -> None:
     codes: list[object] = []
 
     async def handler(exchange: Exchange) -> None:
@@ -460,7 +508,7 @@ async def test_a_server_that_raises_on_send_says_that_the_client_left() -> None:
 
     async def send(message: Message) -> None:
         if message["type"] != "websocket.accept":
-            raise BrokenPipeError
+            raise raised
 
     async def connect() -> Message:
         await trio.lowlevel.checkpoint()
@@ -470,4 +518,24 @@ async def test_a_server_that_raises_on_send_says_that_the_client_left() -> None:
         await serve_asgi(handler, bare_scope("http"), never, send, LIMITS)
         await serve_asgi(handler_ws, bare_scope("websocket"), connect, send, LIMITS)
     assert codes == [ConnectionBroken, 1006]
+    assert logs == []
+
+
+async def test_a_handshake_that_the_server_cannot_answer_is_no_bug_of_ours() -> None:
+    """Hypercorn raises so where more bytes came in the packet of the handshake."""
+
+    async def handler(exchange: Exchange) -> None:
+        await exchange.accept_websocket()
+        raise AssertionError("it was accepted")
+
+    async def send(message: Message) -> None:
+        assert message["type"] == "websocket.accept"
+        raise h11.LocalProtocolError("no switch of protocols was proposed")
+
+    async def connect() -> Message:
+        await trio.lowlevel.checkpoint()
+        return {"type": "websocket.connect"}
+
+    with capture_logs() as logs:
+        await serve_asgi(handler, bare_scope("websocket"), connect, send, LIMITS)
     assert logs == []

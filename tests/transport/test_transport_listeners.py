@@ -4,20 +4,23 @@ import os
 import resource
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 
 import attrs
 import pytest
 import trio
+import trio.testing
 import trustme
 from structlog.testing import capture_logs
 from transport_harness import GET, LIMITS, HTTPPeer, open_websocket
 
 from eventmesh_trio.abc import Exchange
 from eventmesh_trio.errors import ConfigError
+from eventmesh_trio.transport.addresses import Network
 from eventmesh_trio.transport.drain import Drain
 from eventmesh_trio.transport.http import Handler
 from eventmesh_trio.transport.limits import TransportLimits
@@ -49,10 +52,11 @@ async def serving(
     *,
     ssl_context: ssl.SSLContext | None = None,
     drain: Drain | None = None,
+    proxies: Collection[Network] = (),
 ) -> AsyncIterator[list[Listener]]:
     listeners = await open_listeners(binds, ssl_context)
     async with trio.open_nursery() as nursery:
-        serve = partial(serve_listeners, handler, listeners, limits, drain=drain)
+        serve = partial(serve_listeners, handler, listeners, limits, drain=drain, proxies=proxies)
         addresses = await nursery.start(serve)
         assert addresses == [listener.address for listener in listeners]
         with trio.fail_after(30):
@@ -459,6 +463,44 @@ async def test_a_drained_server_stops_accepting_lets_streams_end_and_returns(
         # The nursery ended by itself: nothing was left to serve.
     assert not path.exists()
     await drain.wait_empty()
+
+
+async def test_a_drain_that_still_accepts_answers_once_and_then_closes_the_listeners() -> None:
+    drain = Drain()
+    listeners = await open_listeners([LOCAL])
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(serve_listeners, echo, listeners, LIMITS, drain=drain))
+            drain.begin(accepting=True)
+            late = await connect(listeners[0])
+            await trio.sleep(0.05)  # it was not closed for having said nothing yet
+            await late.send(GET)
+            answer = await late.answer()
+            assert (answer.status, answer.fields[b"connection"]) == (200, b"close")
+            assert await late.rest() == b""
+            address = listeners[0].socket.getsockname()
+            drain.begin()
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(OSError, match="connect"):
+                await trio.open_tcp_stream(*address)
+            await late.stream.aclose()
+        # The nursery ended by itself: nothing was left to serve.
+
+
+async def test_more_connections_of_an_address_are_refused_but_not_those_of_a_proxy() -> None:
+    limits = attrs.evolve(LIMITS, max_connections_per_address=1, farewell_seconds=0.3)
+    for proxies, status in [((), 429), ((ip_network("127.0.0.0/8"),), 200)]:
+        async with serving(echo, [LOCAL], limits, proxies=proxies) as (listener,):
+            first = await connect(listener)
+            await first.send(GET)
+            assert (await first.answer()).status == 200
+            second = await connect(listener)
+            await second.send(GET)
+            answer = await second.answer()
+            assert answer.status == status
+            assert status == 200 or answer.fields[b"retry-after"] == b"1"
+            for each in (first, second):
+                await each.stream.aclose()
 
 
 def test_every_limit_must_be_positive() -> None:

@@ -164,17 +164,19 @@ async def test_whole_frames_and_batches_go_out_in_one_write() -> None:
         assert [await peer.message() for _ in range(4)] == ["a", "b", "c", "d"]
 
 
-async def test_a_compressing_websocket_takes_no_frames_but_batches_of_texts() -> None:
+async def test_a_compressing_websocket_takes_frames_that_are_compressed_in_its_style() -> None:
     async def run(websocket: WebSocket) -> None:
-        assert not websocket.takes_frames
-        with pytest.raises(LocalProtocolError):
-            await websocket.send_frames(encode_frames([b"a"]))
+        assert websocket.takes_frames
+        frame = websocket.frame_style.encode(b"a" * 300)
+        assert len(frame) < 100
+        await websocket.send_frames(frame + encode_frames([b"b"]))
         await websocket.send_texts([b"c" * 300, b"d"])
         await receive_forever(websocket)
 
     async with http_peer(session(run)) as http:
         peer = await open_websocket(http, deflate=True)
-        assert [await peer.message(), await peer.message()] == ["c" * 300, "d"]
+        messages = [await peer.message() for _ in range(4)]
+        assert messages == ["a" * 300, "b", "c" * 300, "d"]
 
 
 async def test_two_tasks_cannot_receive_at_once() -> None:

@@ -188,6 +188,11 @@ async def open_websocket(
     """Do the handshake; ``first`` is sent in the same packet."""
     fields = [b"Sec-WebSocket-Extensions: permessage-deflate"] if deflate else []
     await http.send(upgrade_request(*fields) + first)
+    return await websocket_over(http)
+
+
+async def websocket_over(http: HTTPPeer) -> WebSocketPeer:
+    """Read the response to an upgrade that was sent."""
     head = await http.until(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 "), head
     extensions: list[Extension] = []

@@ -127,6 +127,23 @@ def test_bad_json_is_a_validation_error(data: bytes | str) -> None:
         decode_event(data)
 
 
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b'["\\ud800"]', "half of a surrogate pair"),
+        ('["\\uD83Dx"]', "half of a surrogate pair"),
+        (b'["\\udfff"]', "surrogate pair"),
+        (b'["\\\\ud800"', "truncated"),
+        (b'["\\ud83d\\ude00"', "truncated"),
+        (b'["\xff"]', "invalid UTF-8"),
+    ],
+)
+def test_bad_json_says_what_is_bad_about_it(data: bytes | str, reason: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        decode_json(data)
+    assert reason in str(caught.value.context["reason"])
+
+
 @given(st.binary() | any_text)
 def test_any_input_is_decoded_or_refused(data: bytes | str) -> None:
     for decode in (decode_json, decode_event):

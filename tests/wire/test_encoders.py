@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
+from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
-from eventmesh_trio.errors import FetchTimeout, ValidationError
+from eventmesh_trio.errors import FetchTimeout, InternalError, ValidationError
 from eventmesh_trio.wire import events
 from eventmesh_trio.wire.encoders import (
     MAX_MESSAGE_BYTES,
@@ -20,6 +21,7 @@ from eventmesh_trio.wire.errors import error_info
 from eventmesh_trio.wire.ndjson import NDJSONDecoder
 from eventmesh_trio.wire.negotiation import accepts, message_encoder, stream_encoder
 from eventmesh_trio.wire.sse import SSEDecoder
+from eventmesh_trio.wire.websocket import FrameStyle
 
 NOW = "2024-01-15T10:30:00.000Z"
 ID = "e1-7"
@@ -84,6 +86,12 @@ def test_a_failed_url_is_an_error_line_without_id_and_then_its_result():
     assert error["recovery_suggestions"] == list(FetchTimeout.suggestions)
     assert "id" not in error
     assert (result["event"], result["id"], result["result"]["document"]) == ("result", ID, None)
+
+
+def test_a_url_that_a_bug_failed_comes_with_advice_too():
+    failure = error_info(InternalError("the server failed to handle this URL"), NOW)
+    error = json.loads(HTTPEncoder("ndjson").encode(a_result(None, failure)).splitlines()[0])
+    assert error["recovery_suggestions"] == list(InternalError.suggestions) != []
 
 
 def test_on_sse_and_websocket_a_failed_url_is_no_error_event():
@@ -250,6 +258,109 @@ def test_a_document_too_large_for_a_message_is_cut_and_says_so(encoder, text):
     assert len(json.loads(whole)["result"]["document"]["text"]) == len(text)
 
 
+def test_frames_are_compressed_once_for_all_readers_that_agreed_on_the_same():
+    style = FrameStyle(15, min_deflate_bytes=500, max_deflate_bytes=10_000)
+    encoder = message_encoder("flat", "frame", "s", style)
+    again = FrameStyle(15, min_deflate_bytes=500, max_deflate_bytes=10_000)
+    assert {encoder: 1}[message_encoder("flat", "frame", "s", again)] == 1
+    assert encoder != message_encoder("flat", "frame", "s")
+    assert encoder != message_encoder("flat", "frame", "s", FrameStyle(9, 500, 10_000))
+    gap = events.Gap(timestamp=NOW, missing_from=3, missing_to=5, epoch_changed=False)
+    result, large = a_result(a_document()), a_result(a_document("Words. " * 3000))
+    assert [encoder.encode(event)[0] for event in (gap, result, large)] == [0x81, 0xC1, 0x81]
+    frames, taken, *_ = encoder.encode_batch([result, gap], 100_000)
+    assert taken == 2
+    assert frames == encoder.encode(result) + encoder.encode(gap)
+    plain = message_encoder("flat", "message", "s").encode(result)
+    client = FrameProtocol(client=True, extensions=[inflating()])
+    client.receive_bytes(frames)
+    first, second = client.received_frames()
+    assert first.payload == plain.decode()
+    assert json.loads(second.payload)["event"] == "gap"
+
+
+def inflating():
+    extension = PerMessageDeflate()
+    extension.finalize("permessage-deflate; server_no_context_takeover")
+    return extension
+
+
+def test_what_belongs_to_no_run_is_read_in_either_dialect():
+    gap = events.Gap(timestamp=NOW, missing_from=3, missing_to=5, epoch_changed=False)
+    body = json.loads(message_encoder(None, "message", "s").encode(gap))
+    assert (body["event"], body["sessionId"], body["missing_from"]) == ("gap", "s", 3)
+    assert (body["message_type"], body["data"]["missing_to"]) == ("gap", 5)
+    assert body["timestamp"] == body["data"]["timestamp"] == NOW
+
+
 @pytest.mark.parametrize("encoder", [EnvelopeEncoder("message"), FlatEncoder("message", "s")])
 def test_a_document_that_fits_a_message_is_whole(encoder):
     assert b"truncated" not in encoder.encode(a_result(a_document("plain words " * 400_000)))
+
+
+def some_events(texts: list[tuple[str, bool]]) -> list[events.Event]:
+    """Results with these texts, failed ones where so marked, and what may stand between them."""
+    error = error_info(FetchTimeout("too late"), NOW)
+    made: list[events.Event] = [
+        a_result(None, error) if failed else a_result(a_document(text)) for text, failed in texts
+    ]
+    names = {"timestamp": NOW, "request_id": "r1", "session_id": "s"}
+    made.append(events.stamp(events.Start(**names, total_urls=3, options={"concurrency": 2}), ID))
+    made.append(
+        events.stamp(
+            events.RunError(timestamp=NOW, request_id="r1", error=error, recovery_suggestions=()),
+            ID,
+        )
+    )
+    return made
+
+
+BATCHES = st.lists(st.tuples(st.text(max_size=300), st.integers(0, 9).map(lambda n: n == 0)))
+
+
+@given(
+    BATCHES,
+    st.integers(1, 6000),
+    st.sampled_from(
+        [
+            HTTPEncoder("ndjson"),
+            HTTPEncoder("sse"),
+            HTTPEncoder("sse", "flat"),
+            EnvelopeEncoder("frame"),
+            FlatEncoder("frame", session_id="s"),
+        ]
+    ),
+)
+def test_a_batch_is_the_events_one_by_one_as_far_as_they_fit(texts, room, encoder):
+    made = some_events(texts)
+    one_by_one = [encoder.encode(event) for event in made]
+    data, taken, shown, _ = encoder.encode_batch(made, room)
+    assert data == b"".join(one_by_one[:taken])
+    assert shown == sum(map(bool, one_by_one[:taken]))
+    assert taken >= 1
+    assert taken == 1 or len(data) <= room
+    if taken < len(made):
+        assert len(data) + len(one_by_one[taken]) > room
+
+
+@given(BATCHES, st.sampled_from(["ndjson", "sse"]))
+def test_events_are_read_back_from_the_batch_that_they_were_written_in(texts, framing):
+    encoder = HTTPEncoder(framing)
+    made = some_events(texts)
+    data, taken, _, restores = encoder.encode_batch(made, 1 << 30)
+    assert taken == len(made)
+    if framing == "ndjson" and any(failed for _, failed in texts):
+        assert not restores  # the lines of failures stand between them
+    else:
+        assert restores
+        assert encoder.decode_batch(data) == made
+
+
+def test_a_batch_with_half_a_surrogate_pair_is_written_all_the_same():
+    made = some_events([("\ud800 alone", False), ("whole", False)])
+    for framing in ("ndjson", "sse"):
+        encoder = HTTPEncoder(framing)
+        data, taken, *_ = encoder.encode_batch(made, 1 << 30)
+        assert data == b"".join(map(encoder.encode, made))
+        assert taken == len(made)
+        assert "\N{REPLACEMENT CHARACTER} alone".encode() in data

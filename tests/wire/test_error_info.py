@@ -1,4 +1,14 @@
-from eventmesh_trio.errors import FetchTimeout, HTTPStatusError, RateLimited
+import pytest
+
+from eventmesh_trio.errors import (
+    EventMeshError,
+    FetchTimeout,
+    HTTPStatusError,
+    InternalError,
+    PageError,
+    RateLimited,
+    StreamingError,
+)
 from eventmesh_trio.wire.errors import error_info
 
 NOW = "2024-01-15T10:30:00.000Z"
@@ -24,3 +34,11 @@ def test_the_described_context_does_not_change_with_the_exception() -> None:
     info = error_info(error, NOW)
     error.context["limit"] = 6
     assert info.context == {"limit": 5}
+
+
+@pytest.mark.parametrize(
+    "kind", [InternalError, *PageError.__subclasses__(), *StreamingError.__subclasses__()]
+)
+def test_whatever_a_stream_can_tell_of_comes_with_advice(kind: type[EventMeshError]) -> None:
+    assert kind.suggestions
+    assert all(advice[0].isupper() and advice[-1].isalpha() for advice in kind.suggestions)

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from eventmesh_trio.errors import ValidationError
 from eventmesh_trio.wire.headers import (
+    ReaderBounds,
     ReaderWishes,
-    WindowBounds,
     backpressure_threshold,
     cors_fields,
     parse_identifier,
@@ -19,7 +19,7 @@ from eventmesh_trio.wire.headers import (
 
 def wishes(**fields: str) -> ReaderWishes:
     sent = {name.replace("_", "-").encode(): value.encode() for name, value in fields.items()}
-    return parse_wishes(sent.get, WindowBounds())
+    return parse_wishes(sent.get, ReaderBounds())
 
 
 def test_silence_means_the_defaults():
@@ -57,7 +57,7 @@ def test_what_is_not_a_boolean_is_refused():
 def test_any_field_value_is_read_or_refused(value):
     for name in (b"x-buffer-size", b"x-enable-backpressure", b"x-max-memory-per-connection"):
         try:
-            read = parse_wishes({name: value}.get, WindowBounds())
+            read = parse_wishes({name: value}.get, ReaderBounds())
         except ValidationError:
             continue
         assert 64 <= read.buffer_size <= 2048

@@ -62,6 +62,10 @@ def test_the_fields_say_when_to_retry_and_what_is_allowed() -> None:
     assert fields(errors.OverloadedError("full", retry_after_seconds=2.2))[b"retry-after"] == b"3"
     assert fields(errors.RateLimited("slow down"))[b"retry-after"] == b"1"
     assert fields(errors.MethodNotAllowed("PUT", "GET, POST"))[b"allow"] == b"GET, POST"
+    coded = errors.UnsupportedMediaType("no gzip", accept_encoding="identity")
+    assert fields(coded)[b"accept-encoding"] == b"identity"
+    # RFC 9110, 15.5.16: not for other reasons, which it would be confused with.
+    assert b"accept-encoding" not in fields(errors.UnsupportedMediaType("no XML"))
     old = errors.RemoteProtocolError("old", status_hint=426)
     assert fields(old)[b"sec-websocket-version"] == b"13"
     assert b"retry-after" not in fields(errors.NotFoundError("no"))

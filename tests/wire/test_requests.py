@@ -100,6 +100,8 @@ def test_unknown_members_are_ignored():
         ({"urls": [URL], "options": {"scroll_steps": 101}}, "options.scroll_steps"),
         ({"urls": [URL], "options": {"respect_robots": 1}}, "options.respect_robots"),
         ({"urls": [URL], "options": {"user_agent": "a\r\nHost: b"}}, "options.user_agent"),
+        ({"urls": [URL], "options": {"user_agent": "a\n"}}, "options.user_agent"),
+        ({"urls": [URL], "options": {"user_agent": "ä"}}, "options.user_agent"),
         ({"urls": [URL], "options": {"skip_extraction": "yes"}}, "options.skip_extraction"),
     ],
 )
@@ -108,6 +110,12 @@ def test_what_cannot_be_is_refused_with_the_name_of_its_member(body, field):
         parse_crawl_request(body, max_urls=10)
     assert caught.value.field == field
     assert field is None or field in caught.value.message
+
+
+def test_a_user_agent_that_is_refused_is_told_in_words():
+    with pytest.raises(ValidationError, match="only printable ASCII") as caught:
+        parse_options({"user_agent": "ä"}, "options")
+    assert "\\" not in caught.value.message
 
 
 @pytest.mark.parametrize(

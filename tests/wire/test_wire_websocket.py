@@ -1,6 +1,7 @@
 """`eventmesh_trio.wire.websocket` and ``deflate``: against another implementation and attackers."""
 
 import base64
+import random
 import tracemalloc
 import zlib
 from collections.abc import Iterable
@@ -56,14 +57,14 @@ def masked(first: int, payload: bytes, *, length: int | None = None) -> bytes:
 
 
 def drain(server: ServerWebSocket) -> list[Received | Closed]:
-    """All events; what is owed is thrown away."""
-    events = []
+    """All events, messages in one piece; what is owed is thrown away."""
+    events: list[Received | Closed] = []
     while True:
         event = server.next_event()
         if event is not None:
-            events.append(event)
             if isinstance(event, Closed):
-                return events
+                return [*events, event]
+            events.append(Received(event.message))
         elif not server.take_owed():
             return events
 
@@ -342,19 +343,24 @@ def test_the_limit_is_for_each_message_and_not_for_their_sum() -> None:
     assert len(received(frame * 5, deflate=True)) == 5
 
 
-def test_a_bomb_is_cut_at_the_limit_and_never_inflated_further() -> None:
+@pytest.mark.parametrize("limit", [100_000, 4_000_000])
+@pytest.mark.parametrize(
+    ("first", "text"), [(0xC2, "\0" * 8), (0xC1, "x" * 8), (0xC1, "\U0001d11e" + "x" * 4)]
+)
+def test_a_bomb_is_cut_at_the_limit_and_never_inflated_further(
+    first: int, text: str, limit: int
+) -> None:
+    """Whatever it consists of: as `str`, one character of four bytes makes all take as many."""
     bomb = zlib.compressobj(9, zlib.DEFLATED, -15)
-    data = b"".join(bomb.compress(bytes(1 << 20)) for _ in range(64)) + bomb.flush(
-        zlib.Z_SYNC_FLUSH
-    )
-    frame = masked(0xC2, data[:-4])
+    piece = text.encode() * (1 << 17)
+    data = b"".join(bomb.compress(piece) for _ in range(64)) + bomb.flush(zlib.Z_SYNC_FLUSH)
+    frame = masked(first, data[:-4])
     tracemalloc.start()
-    event = received(frame, deflate=True, limit=100_000)[-1]
+    event = received(frame, deflate=True, limit=limit)[-1]
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert isinstance(event, Closed)
-    assert event.close_code == 1009
-    assert most < 2_000_000
+    assert event == Closed(1009, "the message is too large", failed=True)
+    assert most < limit * 1.25 + 2_000_000
 
 
 def test_a_final_deflate_block_ends_one_message_and_not_the_stream() -> None:
@@ -419,6 +425,17 @@ def test_no_pong_follows_our_close_frame() -> None:
     assert server.owes
     server.send_close(1000, "")
     assert not server.owes
+
+
+@pytest.mark.parametrize("text", ["a", "\U0001d11e", "a\u20ac"])
+def test_a_compressed_message_is_whole_after_it_was_read_in_slices(text: str) -> None:
+    noise = random.Random(1).randbytes(5000).hex()
+    message = noise + text * 5000
+    frame = masked(0xC1, compress(message.encode())) + masked(0x89, b"p")
+    server = ServerWebSocket(100_000, Deflate())
+    server.receive_data(frame * 3)
+    events = drain(server)
+    assert events == [Received(message)] * 3
 
 
 def test_a_message_in_very_many_pieces_costs_memory_by_its_size() -> None:

@@ -32,8 +32,14 @@ def as_markup(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Take out what cannot be seen; it carries no meaning, and can hide some."""
-    return _INVISIBLE.sub("", text) if _INVISIBLE.search(text) is not None else text
+    """Take out what cannot be seen; it carries no meaning, and can hide some.
+
+    Unicode's own line and paragraph separators become LF. A client that cuts NDJSON with
+    ``str.splitlines`` would cut at them, within a line.
+    """
+    if _INVISIBLE.search(text) is not None:
+        text = _INVISIBLE.sub("", text)
+    return text.replace("\u2028", "\n").replace("\u2029", "\n")
 
 
 def plain_text(page: Outline, kept: list[int]) -> str:

@@ -1,0 +1,143 @@
+"""The metric families that are read from the running parts when somebody asks.
+
+What a part counts anyway is not counted twice: these functions make Prometheus families of its
+statistics. Names and labels are documented in ``docs/metrics.rst``.
+"""
+
+from collections.abc import Iterator
+from typing import Final, get_args
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from eventmesh_trio.mesh.global_metrics import SCORES, GlobalStreamingMetrics
+from eventmesh_trio.mesh.hub import Hub
+from eventmesh_trio.mesh.reader import StreamProtocol
+from eventmesh_trio.pipeline.cache import CacheStatistics
+from eventmesh_trio.pipeline.fetch import FetcherStatistics
+from eventmesh_trio.pipeline.workers import ExtractorStatistics
+from eventmesh_trio.wire.events import RunStatus
+
+__all__ = ["cache_families", "extractor_families", "fetcher_families", "mesh_families"]
+
+_PROTOCOLS: Final[tuple[StreamProtocol, ...]] = get_args(StreamProtocol)
+_STATUSES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
+_PROTOCOL: Final = ["protocol"]
+
+
+def mesh_families(hub: Hub) -> Iterator[Metric]:
+    """Connections, runs, events and health. On the event loop: the hub is not for threads."""
+    now = hub.census.snapshot()
+    yield from _by_protocol(now)
+    yield from _gauges(
+        streaming_active_runs=("Runs that are live.", now.active_runs),
+        streaming_sessions=("Sessions, kept ones included.", len(hub.sessions)),
+        streaming_buffer_utilization_ratio=(
+            "Mean use of the readers' windows, 0-1.",
+            now.buffer_utilization,
+        ),
+        streaming_connection_age_seconds=(
+            "Mean age of all readers, those included that have left.",
+            now.average_connection_duration_ms / 1000,
+        ),
+        streaming_error_ratio=(
+            "Share of recent ends of runs and streams that were failures, 0-1.",
+            now.error_rate,
+        ),
+        streaming_drop_ratio=(
+            "Recent events that lossy readers lost, for each that was sent.",
+            now.drop_ratio,
+        ),
+        streaming_efficiency_ratio=(
+            "Mean of the share of events delivered and of ends without error, 0-1.",
+            now.efficiency(),
+        ),
+        streaming_health_score=(
+            "100 healthy, 75 degraded, 20 critical.",
+            SCORES[now.health_status],
+        ),
+        streaming_log_size_bytes=("Held by the logs of all sessions.", hub.budget.used),
+        streaming_log_limit_bytes=("What they may hold.", hub.budget.max_bytes),
+        streaming_uptime_seconds=("Since the server started.", now.uptime_seconds),
+    )
+    ended = CounterMetricFamily(
+        "streaming_ended_runs", "Runs that have ended, by how.", labels=["status"]
+    )
+    for status in _STATUSES:
+        ended.add_metric([status], now.ended_runs.get(status, 0))
+    yield ended
+    yield from _counters(
+        streaming_runs=("Runs ever started.", now.total_runs),
+        streaming_dropped=("Events lossy readers lost.", now.total_messages_dropped),
+        streaming_progress_coalesced=("Progress skipped.", now.total_progress_coalesced),
+        streaming_warnings=("Backpressure warnings sent.", now.total_warnings),
+    )
+
+
+def _by_protocol(now: GlobalStreamingMetrics) -> Iterator[Metric]:
+    active = GaugeMetricFamily("streaming_active_connections", "Readers now.", labels=_PROTOCOL)
+    total = CounterMetricFamily("streaming_connections", "Readers ever.", labels=_PROTOCOL)
+    events = CounterMetricFamily("streaming_events", "Events written to readers.", labels=_PROTOCOL)
+    sent = CounterMetricFamily(
+        "streaming_sent_bytes", "Bytes written to readers.", labels=_PROTOCOL
+    )
+    for protocol in _PROTOCOLS:
+        counts = now.protocols.get(protocol)
+        active.add_metric([protocol], counts.active_connections if counts else 0)
+        total.add_metric([protocol], counts.total_connections if counts else 0)
+        events.add_metric([protocol], counts.messages_sent if counts else 0)
+        sent.add_metric([protocol], counts.bytes_sent if counts else 0)
+    yield from (active, total, events, sent)
+
+
+def cache_families(cache: CacheStatistics) -> Iterator[Metric]:
+    """The cache of documents."""
+    yield from _gauges(
+        cache_size_bytes=("Held by the cache.", cache.bytes_used),
+        cache_entries=("Documents in the cache.", cache.entries),
+    )
+    yield from _counters(
+        cache_hits=("Lookups served.", cache.hits),
+        cache_misses=("Lookups not served, expired documents included.", cache.misses),
+        cache_expired=("Documents found too old.", cache.expired),
+        cache_evicted=("Documents that made room for others.", cache.evicted),
+        cache_refused=("Documents larger than the whole cache.", cache.refused),
+    )
+
+
+def fetcher_families(fetcher: FetcherStatistics) -> Iterator[Metric]:
+    """The connections to origins."""
+    yield from _gauges(
+        crawl_open_connections=(
+            "Connections to origins, idle ones included.",
+            fetcher.open_connections,
+        )
+    )
+    yield from _counters(
+        crawl_connections=("Connections ever made to origins.", fetcher.connections_made),
+        crawl_requests=("Requests to origins, robots.txt included.", fetcher.requests),
+    )
+
+
+def extractor_families(extractor: ExtractorStatistics) -> Iterator[Metric]:
+    """The extraction processes."""
+    yield from _gauges(
+        extraction_workers=("Extraction processes.", extractor.workers_alive),
+        extraction_waiting_pages=("Pages that wait for a process.", extractor.pages_waiting),
+    )
+    yield from _counters(
+        extraction_worker_starts=("Processes ever started.", extractor.workers_started),
+        extraction_worker_failures=(
+            "Processes that hung, died or ran out of memory.",
+            extractor.workers_failed,
+        ),
+    )
+
+
+def _gauges(**families: tuple[str, float]) -> Iterator[Metric]:
+    for name, (text, value) in families.items():
+        yield GaugeMetricFamily(name, text, value=value)
+
+
+def _counters(**families: tuple[str, float]) -> Iterator[Metric]:
+    for name, (text, value) in families.items():
+        yield CounterMetricFamily(name, text, value=value)

@@ -1,0 +1,64 @@
+"""The flags that every command with a configuration has, and what they come to."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from eventmesh_trio.app.loading import Settled, settle
+from eventmesh_trio.app.profiles import PROFILES
+from eventmesh_trio.app.settings import ENVIRONMENT_PREFIX
+from eventmesh_trio.errors import ConfigError
+
+__all__ = ["read_options", "settings_options"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def settings_options(command: Command) -> Command:
+    """Give a command ``--config``, ``--profile`` and ``--set``."""
+    for option in (
+        click.option(
+            "--set",
+            "assignments",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Change one setting (mesh.linger_seconds=10); repeatable.",
+        ),
+        click.option(
+            "--profile",
+            metavar="NAME",
+            help=f"Settings for one kind of work: {', '.join(PROFILES)}.",
+        ),
+        click.option(
+            "--config",
+            "file",
+            type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            envvar=f"{ENVIRONMENT_PREFIX}CONFIG",
+            help=f"A TOML file with settings (or {ENVIRONMENT_PREFIX}CONFIG).",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def read_options(
+    file: Path | None, profile: str | None, assignments: Sequence[str], **flags: Any
+) -> Settled:
+    """What the flags and the environment come to; ``flags`` by their settings' names.
+
+    Raises:
+      click.UsageError: with one line for each mistake.
+    """
+    try:
+        return settle(
+            file=file,
+            environ=os.environ,
+            profile=profile,
+            assignments=assignments,
+            overrides={path: value for path, value in flags.items() if value is not None},
+        )
+    except ConfigError as error:
+        raise click.UsageError(error.message) from None

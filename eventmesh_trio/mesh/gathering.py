@@ -1,0 +1,419 @@
+"""`Gathering`: what one reader takes from its session, batch by batch, and what it has read.
+
+Positions, gathering and settling are one invariant: what is taken is handed out, what is read frees
+the window. Everything here is synchronous, so no checkpoint lies between the two.
+"""
+
+from collections.abc import Collection
+from math import inf
+from typing import TypeVar
+
+import attrs
+import trio
+
+from eventmesh_trio.errors import BufferOverflow
+from eventmesh_trio.mesh.census import Census
+from eventmesh_trio.mesh.first_bytes import FirstBytes
+from eventmesh_trio.mesh.flow import Flow, Place, Reader, Track
+from eventmesh_trio.mesh.limits import MeshLimits
+from eventmesh_trio.mesh.log import EventLog
+from eventmesh_trio.mesh.losses import Losses
+from eventmesh_trio.mesh.marks import Marks
+from eventmesh_trio.mesh.notices import NoticeQueue
+from eventmesh_trio.mesh.outlet import Outlet
+from eventmesh_trio.mesh.personal import (
+    gap_event,
+    heartbeat_event,
+    personal_event,
+    personal_progress,
+    warning_event,
+)
+from eventmesh_trio.mesh.reader import ReaderSpec, SubscriberStatistics
+from eventmesh_trio.mesh.vitals import Vitals
+from eventmesh_trio.wire.events import Event, Gap, Metadata, Progress, Summary
+
+__all__ = ["Gathering"]
+
+T = TypeVar("T")
+
+
+class Gathering:
+    """A cursor into a log, with the reader's own events between what is logged.
+
+    An event is *taken* when it is handed out with a batch, and *read* when `settle` says so.
+
+    Raises:
+      BufferOverflow: by `gather`, of a reader with the ``disconnect`` strategy.
+    """
+
+    __slots__ = (
+        "_attached_events",
+        "_attached_top",
+        "_census",
+        "_flow",
+        "_health_version",
+        "_limits",
+        "_log",
+        "_losses",
+        "_marks",
+        "_read",
+        "_session_id",
+        "_track",
+        "_waits_seen",
+        "cursor",
+        "first_bytes",
+        "gap",
+        "last_activity",
+        "notices",
+        "place",
+        "read_seq",
+        "spec",
+        "taken",
+        "until",
+        "vitals",
+    )
+
+    def __init__(
+        self,
+        log: EventLog,
+        spec: ReaderSpec,
+        track: Track | None,
+        *,
+        after: int,
+        gap: Gap | None,
+        session_id: str,
+        limits: MeshLimits,
+        census: Census,
+    ) -> None:
+        self.spec = spec
+        self._log = log
+        self._track = track
+        self._flow: Flow = log.flow if track is None else track
+        self._session_id = session_id
+        self._limits = limits
+        self._census = census
+        self.until = spec.until
+        # Positions: (events, bytes) count within the flow.
+        self.cursor = after
+        self.taken = log.counted(self._flow, after)
+        self.read_seq = after
+        self._read = self.taken
+        self._attached_top = log.top
+        self._attached_events = self._flow.events
+        self.vitals = Vitals(spec, limits.warning_seconds)
+        self.place: Place | None = None
+        self._waits_seen = 0
+        self.gap = gap
+        self._losses = None if spec.lossless else Losses(log, self._flow)
+        self._marks = Marks()
+        self.first_bytes: FirstBytes | None = None
+        self.notices = NoticeQueue(limits.notice_queue)
+        self._health_version = census.health_version
+        self.last_activity = trio.current_time()
+
+    def hold(self, owner: Reader) -> None:
+        """Have the flow's runs wait for this reader: it is lossless."""
+        self.place = self._log.add_place(
+            self._flow,
+            self.cursor,
+            capacity=self.vitals.window.capacity,
+            window_bytes=self._limits.window_bytes,
+            owner=owner,
+        )
+
+    def note_opening(self) -> None:
+        """Take what the log holds now as there before this reader. For `Hub.start_run`, once.
+
+        A run's first reader attaches before the run's first events, so that none is evicted before
+        it is held; but as to any later reader, they are neither lag nor ever dropped.
+        """
+        self._attached_top = self._log.top
+        self._attached_events = self._flow.events
+
+    # --- What there is -----------------------------------------------------------------------
+
+    @property
+    def utilization(self) -> float:
+        """The use of the window, 0-1."""
+        return self._used() / self.vitals.window.capacity
+
+    def statistics(self) -> SubscriberStatistics:
+        """How this reader fares at this moment."""
+        return self.vitals.statistics(
+            used=self._used(), pending=self._pending(), notices=len(self.notices.items)
+        )
+
+    def has_news(self) -> bool:
+        now = trio.current_time()
+        return (
+            self.cursor < self._log.top
+            or bool(self.notices.items)
+            or self.gap is not None
+            or self._warning_is_due(now)
+            or self._health_is_news()
+            or self.next_due() <= now
+        )
+
+    def ended(self) -> bool:
+        log = self._log
+        if self._track is not None and self.until == "run":
+            return not self._track.live and self.taken[0] == self._track.events
+        if self.cursor < log.top or self.notices.items:
+            return False
+        return not log.live_tracks and (log.closed or self.until == "idle")
+
+    def next_due(self) -> float:
+        due = self.last_activity + self.spec.heartbeat_seconds
+        if self.spec.progress:
+            for track in self._followed():
+                if self._has_progress(track):
+                    due = min(due, self._progress_due(track))
+        return due
+
+    def _followed(self) -> Collection[Track]:
+        """The live runs that this reader follows."""
+        if self._track is None:
+            return self._log.live_tracks
+        return (self._track,) if self._track.live else ()
+
+    def gather(self, outlet: Outlet[T]) -> None:
+        now = trio.current_time()
+        self.vitals.sample(self._used())
+        self._judge_pressure()
+        if self.notices.items:  # a welcome goes before all else, the gap included
+            outlet.take_notices(self.notices.items)
+            self.notices.wake_posters()
+        if self.gap is not None and outlet.offer([self.gap], None):
+            self.gap = None
+        if self._losses is not None:
+            self._overflow(self._losses)
+        if self.vitals.messages_sent and self._is_crowded():
+            # Behind entries that fill the batch, what is due now would never come.
+            self._take_extras(outlet, now)
+        self._take_entries(outlet)
+        if not outlet.full and not self.ended():
+            self._take_extras(outlet, now)
+        if outlet.items:
+            self.last_activity = now
+
+    def _is_crowded(self) -> bool:
+        """Whether more is waiting than one batch takes."""
+        return (
+            self._flow.nbytes - self.taken[1] > self.spec.batch_bytes
+            or self._log.top - self.cursor > self._limits.max_batch_events
+        )
+
+    def _take_entries(self, outlet: Outlet[T]) -> None:
+        log = self._log
+        last = self.cursor + self._limits.max_batch_events
+        while self.cursor < min(log.top, last) and not outlet.full:
+            if self.cursor + 1 < log.first:
+                self._pass_evicted(outlet)
+                continue
+            stop = min(log.top, last)
+            if self._losses is not None and self._losses.holes:
+                ahead = self._losses.holes[0].start
+                if ahead <= self.cursor + 1:
+                    self._pass_hole(outlet, self._losses)
+                    continue
+                stop = min(stop, ahead - 1)
+            start = self.cursor + 1
+            track, stop = log.stretch(start, stop)
+            if self._track is not None and track is not self._track:
+                self.cursor = stop
+                continue
+            count = outlet.take(track, start, stop)
+            if count:
+                self._pass(start + count - 1, count, log.weight(start, start + count - 1))
+            elif not outlet.full and self._offer_personal(outlet, track, start):
+                self._pass(start, 1, log.weight(start, start))
+
+    def _pass(self, seq: int, events: int, nbytes: int) -> None:
+        self.cursor = seq
+        self.taken = (self.taken[0] + events, self.taken[1] + nbytes)
+
+    def _offer_personal(self, outlet: Outlet[T], track: Track, seq: int) -> bool:
+        event = self._log.event(seq)
+        statistics = self.statistics()
+        parts: list[Event] = []
+        # The last progress stands before the summary, in a replay too.
+        progress = None
+        if isinstance(event, Summary) and self.spec.progress and self._marks.is_news(track):
+            progress = track.progress()
+        if progress is not None:
+            parts.append(self._personal_progress(progress, track, statistics))
+        if isinstance(event, Summary):
+            statistics = attrs.evolve(statistics, ttfb_ms=self._ttfb_ms(track.request_id))
+        parts.append(personal_event(event, self.spec, self._limits, statistics))
+        if not outlet.offer(parts, track.request_id):
+            return False
+        if self.first_bytes is not None:
+            if isinstance(event, Metadata):
+                self.first_bytes.note_opened(track.request_id, trio.current_time())
+            elif isinstance(event, Summary):
+                self.first_bytes.forget(track.request_id)
+        if progress is not None:
+            self._note_progress(track, -inf)
+        if isinstance(event, Summary):
+            self._marks.forget(track)
+        return True
+
+    def _ttfb_ms(self, request_id: str) -> float | None:
+        """Of a run that was asked for on this connection its own, else that of the connection."""
+        seconds = self.first_bytes.seconds(request_id) if self.first_bytes else None
+        if seconds is None and self.vitals.ttfb_ms is None and self.spec.requested_at is not None:
+            seconds = trio.current_time() - self.spec.requested_at  # this batch is the first
+        return self.vitals.ttfb_ms if seconds is None else seconds * 1000
+
+    def _take_extras(self, outlet: Outlet[T], now: float) -> None:
+        """What is this reader's own and never logged."""
+        if self.spec.progress:
+            for track in self._followed():
+                if self._has_progress(track) and now >= self._progress_due(track):
+                    self._offer_progress(outlet, track, now)
+        if self._warning_is_due(now):
+            warning = warning_event(self.spec.connection_id, self.statistics())
+            if outlet.offer([warning], None):
+                self.vitals.note_warning(now)
+                self._census.warned()
+        census = self._census
+        if self._health_is_news() and outlet.offer([census.system_status()], None):
+            self._health_version = census.health_version
+        silent = not outlet.items and self.cursor == self._log.top
+        if silent and now >= self.last_activity + self.spec.heartbeat_seconds:
+            beat = heartbeat_event(self._session_id, census, self.statistics())
+            outlet.offer([beat], None)
+
+    # --- Progress: the newest state, where this reader is ready for it ---------------------------
+
+    def _has_progress(self, track: Track) -> bool:
+        """Whether there is news of a run whose first result this reader has taken."""
+        return 0 < track.first_result_seq <= self.cursor and self._marks.is_news(track)
+
+    def _progress_due(self, track: Track) -> float:
+        told_at = self._marks.told_at(track)  # the first comes with the first result
+        lags = self.taken[0] + self._skipping() < self._flow.events or self.vitals.pressure.is_slow
+        if lags:
+            return told_at + max(
+                self.spec.buffer_timeout_ms / 1000, self.spec.flush_interval_seconds
+            )
+        return told_at + self.spec.flush_interval_seconds
+
+    def _offer_progress(self, outlet: Outlet[T], track: Track, now: float) -> None:
+        progress = track.progress()
+        if progress is not None:
+            event = self._personal_progress(progress, track, self.statistics())
+            if not outlet.offer([event], track.request_id):
+                return
+        self._note_progress(track, now)
+
+    def _personal_progress(
+        self, progress: Progress, track: Track, statistics: SubscriberStatistics
+    ) -> Event:
+        pending_bytes = max(0, self._flow.nbytes - self.taken[1])
+        return personal_progress(
+            progress,
+            track.request_id,
+            self.spec,
+            statistics,
+            pending_bytes,
+            pressed=self.vitals.pressed,
+        )
+
+    def _note_progress(self, track: Track, now: float) -> None:
+        skipped = self._marks.note(track, now)
+        self.vitals.coalesced += skipped
+        self._census.coalesced(skipped)
+
+    # --- Pressure, and what lossy readers lose ----------------------------------------------------
+
+    def _skipping(self) -> int:
+        return 0 if self._losses is None else self._losses.skipping
+
+    def _pending(self) -> int:
+        return max(0, self._flow.events - self._read[0] - self._skipping())
+
+    def _used(self) -> int:
+        # A replay may have more before it than any window: the window is full, no more.
+        return min(self._pending(), self.vitals.window.capacity)
+
+    def _judge_pressure(self) -> None:
+        # What a replay has still to read is no pressure.
+        self.vitals.judge(self._used() if self.read_seq >= self._attached_top else 0)
+
+    def _warning_is_due(self, now: float) -> bool:
+        # A socket on which nothing runs carries replies only, however slow its last writes were.
+        active = self.cursor < self._log.top or self._followed()
+        return bool(active) and self.vitals.warning_is_due(now)
+
+    def _health_is_news(self) -> bool:
+        return self.spec.system_status and self._health_version != self._census.health_version
+
+    def _overflow(self, losses: Losses) -> None:
+        """Decide what a lossy reader loses: what came since it attached, beyond its window."""
+        counted_from = max(self.taken[0], self._attached_events)
+        capacity = self.vitals.window.capacity
+        excess = self._flow.events - counted_from - losses.skipping - capacity
+        if excess <= 0:
+            return
+        if self.spec.strategy == "disconnect":
+            raise BufferOverflow(f"{excess} events more than the window of {capacity} were waiting")
+        after = max(self.cursor, self._attached_top)
+        oldest = self.spec.strategy == "drop_oldest"
+        self._note_dropped(losses.drop(after, excess, oldest=oldest))
+
+    def _pass_hole(self, outlet: Outlet[T], losses: Losses) -> None:
+        hole = losses.holes[0]
+        gap = gap_event(hole.start, hole.end, epoch_changed=False)
+        if outlet.offer([gap], None):
+            losses.take()
+            self.cursor = hole.end
+            self.taken = self._log.counted(self._flow, hole.end)
+
+    def _pass_evicted(self, outlet: Outlet[T]) -> None:
+        """The log has forgotten what comes next: say so, and go on with what it kept."""
+        last = self._log.first - 1
+        taken = self._log.counted(self._flow, last)
+        lost = taken[0] - self.taken[0]
+        gap = gap_event(self.cursor + 1, last, epoch_changed=False)
+        if lost and not outlet.offer([gap], None):
+            return
+        if self._losses is not None:
+            lost -= self._losses.forget(last)
+        self.cursor, self.taken = last, taken
+        self._note_dropped(lost)
+
+    def _note_dropped(self, events: int) -> None:
+        if events > 0:
+            self.vitals.note_dropped(events)
+            self._census.dropped(events)
+
+    def settle(self) -> None:
+        """What was taken is read."""
+        if self.read_seq == self.cursor:
+            return
+        passed = self.taken[0] - self._read[0]
+        self.read_seq, self._read = self.cursor, self.taken
+        waits, place = 0, self.place
+        if place is not None:
+            waits, self._waits_seen = place.waits - self._waits_seen, place.waits
+            self._log.move_place(place, self.read_seq, *self._read)
+        self.vitals.note_passed(passed, waits)
+
+    def count(self, events: int, nbytes: int) -> None:
+        self.vitals.messages_sent += events
+        self.vitals.bytes_sent += nbytes
+        self._census.sent(self.spec.protocol, events, nbytes)
+
+    def note_written(self, events: int, nbytes: int, seconds: float) -> None:
+        """The batch was written in so many seconds."""
+        self.vitals.note_write(seconds)
+        self.count(events, nbytes)
+        self.last_activity = trio.current_time()
+
+    def advance(self) -> None:
+        """`settle`, and fit the window to how the reader fares."""
+        self.settle()
+        if self.vitals.adapt() and self.place is not None:
+            self._log.resize_place(self.place, self.vitals.window.capacity)
+        self._judge_pressure()

@@ -1,0 +1,45 @@
+"""`Marks`: which state of each run's progress one reader was told of, and when."""
+
+from math import inf
+
+import attrs
+
+from eventmesh_trio.mesh.flow import Track
+
+__all__ = ["Marks"]
+
+
+@attrs.define
+class _Mark:
+    version: int = 0
+    told_at: float = -inf
+
+
+class Marks:
+    """Kept by a reader; a run is remembered from its first progress to its summary."""
+
+    __slots__ = ("_marks",)
+
+    def __init__(self) -> None:
+        self._marks: dict[Track, _Mark] = {}
+
+    def is_news(self, track: Track) -> bool:
+        """Whether the run has gone on since the reader was told."""
+        mark = self._marks.get(track)
+        return mark is None or mark.version != track.version
+
+    def told_at(self, track: Track) -> float:
+        """When the reader was last told of the run; minus infinity: never."""
+        mark = self._marks.get(track)
+        return -inf if mark is None else mark.told_at
+
+    def note(self, track: Track, now: float) -> int:
+        """The reader is told of the newest state; how many before it were skipped."""
+        mark = self._marks.setdefault(track, _Mark())
+        skipped = max(0, track.version - mark.version - 1)
+        mark.version, mark.told_at = track.version, now
+        return skipped
+
+    def forget(self, track: Track) -> None:
+        """The run's summary was handed out."""
+        self._marks.pop(track, None)

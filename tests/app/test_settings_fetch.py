@@ -1,0 +1,440 @@
+"""Each setting under ``fetch`` and what it changes, towards origins in memory and by mock time."""
+
+import gzip
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
+
+from eventmesh_trio.app.lifespan import open_mesh
+from eventmesh_trio.errors import (
+    DNSError,
+    FetchTimeout,
+    NetworkFailure,
+    PageError,
+    TooLarge,
+    TooManyRedirects,
+)
+from eventmesh_trio.pipeline.fetch import HTTPFetcher, open_fetcher
+from eventmesh_trio.pipeline.guard import AddressPolicy, IPAddress
+from eventmesh_trio.pipeline.resolver import SystemResolver
+from eventmesh_trio.wire.requests import CrawlOptions
+from tests.helpers.origin import open_origin
+from tests.helpers.settled import certificates, settled, shows
+
+OPTIONS = CrawlOptions()
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
+URL = "http://192.0.2.1/"
+
+
+@attrs.define(eq=False)
+class Visit:
+    """One connection, as its origin sees it."""
+
+    stream: trio.abc.Stream
+
+    async def request(self) -> bytes:
+        """The next request head; ``b""`` at the end of the connection."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            data = await self.stream.receive_some(65536)
+            if not data:
+                return b""
+            head += data
+        return head
+
+    async def send(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    async def wait_closed(self) -> None:
+        while await self.stream.receive_some(65536):
+            pass
+
+
+Script = Callable[[Visit], Awaitable[None]]
+
+
+@attrs.define(eq=False)
+class World:
+    """A fetcher with these settings, and an origin behind every address that ``up`` says is."""
+
+    fetcher: HTTPFetcher
+    connections: int = 0
+    open: int = 0
+
+    async def fetch(self, url: str = URL) -> bytes:
+        return (await self.fetcher.fetch(url, OPTIONS)).body
+
+
+@asynccontextmanager
+async def open_world(
+    *assignments: str,
+    script: Script,
+    up: Callable[[IPAddress], bool] = lambda _: True,
+    addresses: Sequence[str] = ("192.0.2.1",),
+    lookup_seconds: float = 0.0,
+    lockstep: bool = False,
+) -> AsyncIterator[World]:
+    world: World
+
+    class Resolver:
+        async def resolve(self, name: str) -> Sequence[IPAddress]:
+            await trio.sleep(lookup_seconds)
+            return [ip_address(address) for address in addresses]
+
+    async def connect(address: IPAddress, port: int) -> trio.abc.Stream:
+        if not up(address):
+            raise ConnectionRefusedError
+        client, server = lockstep_stream_pair() if lockstep else memory_stream_pair()
+        nursery.start_soon(serve, server)
+        return client
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        world.connections += 1
+        world.open += 1
+        try:
+            await script(Visit(stream))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the fetcher left, as it may
+        finally:
+            world.open -= 1
+            await trio.aclose_forcefully(stream)
+
+    config = settled("fetch.allow_private=192.0.2.0/24", *assignments).fetch
+    policy = AddressPolicy(allow_private=config.allow_private)
+    async with (
+        trio.open_nursery() as nursery,
+        open_fetcher(
+            config,
+            policy,
+            user_agent=config.user_agent,
+            resolver=Resolver(),
+            connect=connect,
+            ssl_context=certificates(),
+        ) as fetcher,
+    ):
+        world = World(fetcher)
+        yield world
+        nursery.cancel_scope.cancel()
+
+
+def reply(body: bytes = b"page", *fields: bytes, status: bytes = b"200 OK") -> bytes:
+    length = b"Content-Length: %d" % len(body)
+    head = [b"HTTP/1.1 " + status, b"Content-Type: text/html", length, *fields, b"", b""]
+    return b"\r\n".join(head) + body
+
+
+def answering(response: bytes) -> Script:
+    """An origin that answers every request alike, and keeps its connections."""
+
+    async def script(visit: Visit) -> None:
+        while await visit.request():
+            await visit.send(response)
+
+    return script
+
+
+def silent(head: bytes = b"") -> Script:
+    """An origin that says this much, and no more."""
+
+    async def script(visit: Visit) -> None:
+        await visit.request()
+        await visit.send(head)
+        await visit.wait_closed()
+
+    return script
+
+
+async def outcome(setting: str, script: Script, **world: Any) -> bytes | PageError:
+    async with open_world(setting, script=script, **world) as opened:
+        try:
+            return await opened.fetch()
+        except PageError as error:
+            return error
+
+
+async def seconds_to_fail(kind: type[PageError], setting: str, **world: Any) -> float:
+    """How long a fetch takes to fail in this way."""
+    async with open_world(setting, **{"script": silent(), **world}) as opened:
+        began = trio.current_time()
+        with pytest.raises(kind):
+            await opened.fetch()
+        return trio.current_time() - began
+
+
+# --- Times -------------------------------------------------------------------------------------
+
+
+@shows("fetch.resolve_seconds")
+async def test_a_name_may_take_resolve_seconds(autojump_clock: MockClock):
+    async with open_world("fetch.resolve_seconds=2", script=silent(), lookup_seconds=60) as world:
+        began = trio.current_time()
+        with pytest.raises(DNSError):
+            await world.fetch("http://name.example/")
+        assert trio.current_time() - began == pytest.approx(2, abs=0.01)
+
+
+@shows("fetch.connect_seconds")
+async def test_a_tls_handshake_may_take_connect_seconds(autojump_clock: MockClock):
+    async with open_world("fetch.connect_seconds=2", script=silent()) as world:
+        began = trio.current_time()
+        with pytest.raises(FetchTimeout):
+            await world.fetch("https://192.0.2.1/")
+        assert trio.current_time() - began == pytest.approx(2, abs=0.01)
+
+
+@shows("fetch.response_head_seconds")
+async def test_a_response_head_may_take_response_head_seconds(autojump_clock: MockClock):
+    seconds = await seconds_to_fail(FetchTimeout, "fetch.response_head_seconds=2")
+    assert seconds == pytest.approx(2, abs=0.01)
+
+
+@shows("fetch.idle_read_seconds")
+async def test_a_body_may_stand_still_for_idle_read_seconds(autojump_clock: MockClock):
+    script = silent(OK + b"Content-Length: 100\r\n\r\nx")
+    seconds = await seconds_to_fail(FetchTimeout, "fetch.idle_read_seconds=2", script=script)
+    assert seconds == pytest.approx(2, abs=0.01)
+
+
+@shows("fetch.write_seconds")
+async def test_sending_a_request_may_take_write_seconds(autojump_clock: MockClock):
+    async def deaf(visit: Visit) -> None:
+        await trio.sleep_forever()
+
+    seconds = await seconds_to_fail(
+        FetchTimeout, "fetch.write_seconds=2", script=deaf, lockstep=True
+    )
+    assert seconds == pytest.approx(2, abs=0.01)
+
+
+# --- Sizes -------------------------------------------------------------------------------------
+
+
+@shows("fetch.max_header_bytes")
+async def test_a_response_head_has_no_more_than_max_header_bytes(autojump_clock: MockClock):
+    script = answering(reply(b"page", b"X-Long: " + b"x" * 3000))
+    assert await outcome("fetch.max_header_bytes=8KB", script) == b"page"
+    assert isinstance(await outcome("fetch.max_header_bytes=2KB", script), TooLarge)
+
+
+@shows("fetch.max_header_count")
+async def test_a_response_head_has_no_more_than_max_header_count_fields(autojump_clock: MockClock):
+    script = answering(reply(b"page", *(b"X-%d: 1" % n for n in range(20))))
+    assert await outcome("fetch.max_header_count=22", script) == b"page"
+    assert isinstance(await outcome("fetch.max_header_count=21", script), TooLarge)
+
+
+@shows("fetch.max_body_bytes")
+async def test_a_body_has_no_more_than_max_body_bytes(autojump_clock: MockClock):
+    script = answering(reply(b"x" * 1000))
+    assert await outcome("fetch.max_body_bytes=1000", script) == b"x" * 1000
+    assert isinstance(await outcome("fetch.max_body_bytes=999", script), TooLarge)
+
+
+@shows("fetch.max_decoded_bytes")
+async def test_a_coding_expands_to_no_more_than_max_decoded_bytes(autojump_clock: MockClock):
+    script = answering(reply(gzip.compress(b"x" * 9000), b"Content-Encoding: gzip"))
+    assert await outcome("fetch.max_decoded_bytes=9000", script) == b"x" * 9000
+    assert isinstance(await outcome("fetch.max_decoded_bytes=8999", script), TooLarge)
+
+
+# --- Redirects ---------------------------------------------------------------------------------
+
+
+async def counting_down(visit: Visit) -> None:
+    """``/2`` leads to ``/1`` leads to ``/0``, a page."""
+    while head := await visit.request():
+        number = int(head.split()[1][1:])
+        target = b"Location: /%d" % (number - 1)
+        await visit.send(reply(b"", target, status=b"302 Found") if number else reply())
+
+
+@shows("fetch.max_redirects")
+async def test_max_redirects_are_followed_for_one_url(autojump_clock: MockClock):
+    async with open_world("fetch.max_redirects=2", script=counting_down) as world:
+        assert await world.fetch(f"{URL}2") == b"page"
+        with pytest.raises(TooManyRedirects):
+            await world.fetch(f"{URL}3")
+
+
+@shows("fetch.max_discard_bytes")
+@pytest.mark.parametrize(("most", "connections"), [("64KB", 1), ("100", 2)])
+async def test_a_redirects_body_over_max_discard_bytes_costs_its_connection(
+    most: str, connections: int, autojump_clock: MockClock
+):
+    async def script(visit: Visit) -> None:
+        while head := await visit.request():
+            away = reply(b"x" * 1000, b"Location: /end", status=b"302 Found")
+            await visit.send(reply() if b"/end" in head else away)
+
+    async with open_world(f"fetch.max_discard_bytes={most}", script=script) as world:
+        assert await world.fetch() == b"page"
+        assert world.connections == connections
+
+
+@shows("fetch.discard_seconds")
+async def test_a_redirects_body_is_read_for_discard_seconds(autojump_clock: MockClock):
+    async def script(visit: Visit) -> None:
+        if b"/end" in await visit.request():
+            await visit.send(reply())
+        else:
+            await visit.send(b"HTTP/1.1 302 F\r\nLocation: /end\r\nContent-Length: 99\r\n\r\n")
+            await visit.wait_closed()
+
+    async with open_world("fetch.discard_seconds=3", script=script) as world:
+        began = trio.current_time()
+        assert await world.fetch() == b"page"
+        assert trio.current_time() - began == pytest.approx(3, abs=0.01)
+
+
+# --- Connections -------------------------------------------------------------------------------
+
+
+@shows("fetch.max_addresses")
+async def test_max_addresses_of_a_name_are_tried(autojump_clock: MockClock):
+    addresses = [f"192.0.2.{n}" for n in range(1, 6)]
+    for most, works in ((4, False), (5, True)):
+        async with open_world(
+            f"fetch.max_addresses={most}",
+            script=answering(reply()),
+            addresses=addresses,
+            up=lambda address: str(address) == "192.0.2.5",
+        ) as world:
+            if works:
+                assert await world.fetch("http://name.example/") == b"page"
+            else:
+                with pytest.raises(NetworkFailure):
+                    await world.fetch("http://name.example/")
+
+
+@shows("fetch.max_connections")
+@pytest.mark.parametrize("most", [2, 5])
+async def test_no_more_than_max_connections_are_open_at_once(most: int, autojump_clock: MockClock):
+    highest = 0
+
+    async def script(visit: Visit) -> None:
+        nonlocal highest
+        while await visit.request():
+            highest = max(highest, world.open)
+            await trio.sleep(1)
+            await visit.send(reply())
+
+    async with open_world(f"fetch.max_connections={most}", script=script) as world:
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(world.fetch)
+        assert highest == most
+
+
+@shows("fetch.max_idle_connections")
+@pytest.mark.parametrize("most", [0, 3])
+async def test_max_idle_connections_are_kept(most: int, autojump_clock: MockClock):
+    async with open_world(f"fetch.max_idle_connections={most}", script=answering(reply())) as world:
+        async with trio.open_nursery() as nursery:
+            for _ in range(6):
+                nursery.start_soon(world.fetch)
+        await trio.sleep(0.1)
+        assert world.fetcher.statistics().open_connections == most
+
+
+@shows("fetch.keep_alive_seconds")
+@pytest.mark.parametrize(("seconds", "connections"), [(5, 2), (15, 1)])
+async def test_an_idle_connection_is_used_again_within_keep_alive_seconds(
+    seconds: int,
+    connections: int,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
+):
+    # httpcore2 looks at the system's clock for this.
+    monkeypatch.setattr("time.monotonic", trio.current_time)
+    async with open_world(
+        f"fetch.keep_alive_seconds={seconds}", script=answering(reply())
+    ) as world:
+        await world.fetch()
+        await trio.sleep(10)
+        await world.fetch()
+        assert world.connections == connections
+
+
+# --- Lookups -----------------------------------------------------------------------------------
+
+
+async def most_lookups(
+    monkeypatch: pytest.MonkeyPatch, names: Sequence[str], *settings: str
+) -> int:
+    """How many lookups run at once of these that take a while."""
+    lock, release = threading.Lock(), threading.Event()
+    now = most = 0
+
+    def getaddrinfo(*_: object, **__: object) -> list[Any]:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        release.wait(5)
+        with lock:
+            now -= 1
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    resolver = SystemResolver(settled(*settings).fetch)
+    async with trio.open_nursery() as nursery:
+        for name in names:
+            nursery.start_soon(resolver.resolve, name)
+        with trio.move_on_after(0.2):
+            await trio.sleep_forever()
+        release.set()
+    return most
+
+
+@shows("fetch.resolver_threads")
+async def test_resolver_threads_names_are_looked_up_at_once(monkeypatch: pytest.MonkeyPatch):
+    names = [f"a.site{n}.example" for n in range(8)]
+    assert await most_lookups(monkeypatch, names, "fetch.resolver_threads=3") == 3
+
+
+@shows("fetch.resolver_threads_per_domain")
+async def test_resolver_threads_per_domain_names_of_one_domain_are_looked_up_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    names = [f"a{n}.site.example" for n in range(8)]
+    assert await most_lookups(monkeypatch, names, "fetch.resolver_threads_per_domain=2") == 2
+
+
+# --- Whom, and as whom -------------------------------------------------------------------------
+
+
+@shows("fetch.allow_private")
+@pytest.mark.parametrize(("allowed", "status"), [("127.0.0.0/8", 200), ("10.0.0.0/8", 0)])
+async def test_private_networks_are_fetched_that_allow_private_names(allowed: str, status: int):
+    with open_origin() as origin:
+        async with open_mesh(settled(f"fetch.allow_private={allowed}")) as mesh:
+            try:
+                page = await mesh.ports.fetcher.fetch(origin.url("/page/1"), OPTIONS)
+                assert page.status == status
+            except PageError as error:
+                assert (error.type, status) == ("blocked_address", 0)
+
+
+@shows("fetch.user_agent")
+async def test_origins_are_told_user_agent(autojump_clock: MockClock):
+    heads = []
+
+    async def script(visit: Visit) -> None:
+        while head := await visit.request():
+            heads.append(head.lower())
+            await visit.send(reply())
+
+    async with open_world("fetch.user_agent=reader/2 (+http://me.example)", script=script) as world:
+        await world.fetch()
+        own = CrawlOptions(user_agent="other/1")
+        await world.fetcher.fetch(URL, own)
+    assert b"user-agent: reader/2 (+http://me.example)\r\n" in heads[0]
+    assert b"user-agent: other/1\r\n" in heads[1]
