@@ -3,7 +3,8 @@
 Source: ``streaming-api.md``, "Performance Tuning Parameters" and, in its quick start, "Performance
 Tuning". Where the two differ the first, more detailed one stands: ``low_latency`` begins at 64
 events and grows to 256, which the quick start gives as its one ``buffer_size``. A
-``flush_interval`` that the quick start gives without a protocol is that of all three.
+``flush_interval`` that the quick start gives without a protocol is that of all three. With the
+default of ``sse.max_buffered_events`` the buffers of ``high_throughput`` would not be those of SSE.
 """
 
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ PROFILES: Final[Mapping[str, Mapping[str, object]]] = {
         "stream.ndjson.flush_interval": "25ms",
         "stream.ndjson.max_line_length": "1MB",
         "stream.sse.flush_interval": "25ms",
+        "stream.sse.max_buffered_events": 4096,
         "stream.websocket.flush_interval": "25ms",
         "crawl.concurrency": 8,
     },

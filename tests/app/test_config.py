@@ -111,6 +111,7 @@ def test_variables_of_others_that_share_the_prefix_are_left_alone():
                 "stream.buffer.growth_factor": 2.0,
                 "stream.buffer.memory_limit_per_connection": 131_072,
                 "stream.ndjson.flush_interval": 0.025,
+                "stream.sse.max_buffered_events": 4096,
                 "stream.ndjson.max_line_length": 1024 * 1024,
                 "crawl.concurrency": 8,
             },
