@@ -18,7 +18,7 @@ from typing import Final
 
 import pytest
 
-from tests.helpers.programs import CHECKOUT, in_ci
+from tests.helpers.programs import CHECKOUT
 
 SUITE: Final = "autobahntestsuite==25.10.1"
 # Informational cases have no right answer; a non-strict one is right, but not as early as could be.
@@ -77,8 +77,7 @@ def suite(
             check=False,
         )
         if done.returncode:
-            message = f"{SUITE} cannot be installed: {done.stderr.strip().splitlines()[-1:]}"
-            pytest.fail(message) if in_ci() else pytest.skip(message)
+            pytest.skip(f"{SUITE} cannot be installed: {done.stderr.strip().splitlines()[-1:]}")
         if not folder.exists():  # another test run was quicker
             target.rename(folder)
     return folder
