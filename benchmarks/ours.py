@@ -193,7 +193,12 @@ async def main(port: int, profile: str | None = None) -> None:
     async with open_mesh(config) as mesh:
         parts = (mesh.hub, mesh.ports, mesh.cache, mesh.metrics)
         application = Application(SyntheticMesh(config, *parts))
-        await serve_listeners(application.handle, listeners, config.transport)
+        await serve_listeners(
+            application.handle,
+            listeners,
+            config.transport,
+            proxies=config.server.trusted_proxies,
+        )
 
 
 if __name__ == "__main__":

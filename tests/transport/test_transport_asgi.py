@@ -462,7 +462,7 @@ async def test_a_scope_with_a_root_path_and_no_client_is_understood() -> None:
     async def send(message: Message) -> None:
         del message
 
-    scope = bare_scope("http", path="/root/p", root_path="/root", client=None, scheme="https")
+    scope = bare_scope("http", path="/mount/p", root_path="/mount", client=None, scheme="https")
     await serve_asgi(handler, scope, never, send, LIMITS)
     assert (seen[0].path, seen[0].peer, seen[0].scheme) == ("/p", "", "https")
 
