@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.programs import require_program
+from tests.helpers.programs import in_ci, require_program
 
 INSTALL_SECONDS = 90
 
@@ -32,6 +32,8 @@ def require_npm_package(folder: Path, name: str, version: str) -> Path:
             check=False,
         )
         if done.returncode != 0:
-            # In CI too: npm is there, and that its registry is not is no fault of this project.
-            pytest.skip(f"npm could not install {name}@{version}: {done.stderr.decode()[-300:]}")
+            reason = f"npm could not install {name}@{version}: {done.stderr.decode()[-300:]}"
+            if in_ci():
+                pytest.fail(reason)
+            pytest.skip(reason)
     return package
