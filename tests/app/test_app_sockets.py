@@ -151,9 +151,7 @@ def test_every_command_is_answered_within_a_tenth_of_a_second_while_origins_stal
     slowest = {name: round(max(times), 1) for name, times in took.items()}
     print(f"{server.kind}: slowest answers, ms: {slowest}")
     assert summary["status"] == "cancelled"
-    *_, second, first = sorted(milliseconds for times in took.values() for milliseconds in times)
-    assert second < 100
-    assert first < 300, "one may have waited for a busy machine, but not for an origin"
+    assert max(slowest.values()) < 100
 
 
 def test_a_command_in_neither_shape_is_answered_in_the_dialect_of_its_run(
