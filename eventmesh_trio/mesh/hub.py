@@ -320,7 +320,7 @@ class Hub:
         """Memory is short: free what nobody waits for, the oldest first."""
         while self._resting and self.budget.exceeded:
             self._forget(next(iter(self._resting)))
-        for session in self._sessions.values():
+        for session in tuple(self._sessions.values()):  # a reader that is cut off may end one
             if not self.budget.exceeded:
                 return
             session.log.shrink()
