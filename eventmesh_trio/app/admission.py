@@ -60,13 +60,14 @@ class Admission:
 
 
 class _Place:
-    __slots__ = ("_admission", "_client")  # ten thousand streams hold one each
+    __slots__ = ("_admission", "_client", "_held")  # ten thousand streams hold one each
 
     def __init__(self, admission: Admission, client: str | None) -> None:
         self._admission = admission
         self._client = client
+        self._held = False
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "_Place":
         admission, client = self._admission, self._client
         most = admission.limits.max_concurrent_streams
         most_of_one = admission.limits.max_streams_per_address
@@ -84,7 +85,18 @@ class _Place:
             )
         admission.streams += 1
         admission.addresses.add(client)
+        self._held = True
+        return self
+
+    def leave(self) -> None:
+        """Give the place up; idempotent.
+
+        Called before the last bytes are written: who has read them may come back at once.
+        """
+        if self._held:
+            self._held = False
+            self._admission.streams -= 1
+            self._admission.addresses.remove(self._client)
 
     def __exit__(self, *_: object) -> None:
-        self._admission.streams -= 1
-        self._admission.addresses.remove(self._client)
+        self.leave()

@@ -87,7 +87,7 @@ async def _lifespan(config: Config | None, scope: Scope, receive: Receive, send:
         async with trio.open_nursery() as nursery:
             if hypercorn.owns_process():
                 allow_descriptors()
-                hypercorn.bound_compression(settled.transport)
+                hypercorn.bound_messages(settled.transport)
                 nursery.start_soon(hypercorn.drain_when_told, mesh)
             await receive()  # lifespan.shutdown
             nursery.cancel_scope.cancel()

@@ -1,7 +1,7 @@
 """One request as a handler sees it: the exchange, its route's parameters, and how to answer."""
 
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -29,12 +29,16 @@ _PLAIN: Final = (b"", b"identity")
 
 @attrs.define(eq=False, slots=False)  # for cached_property
 class Call:
-    """``origins`` are those that may read responses; empty where CORS is switched off."""
+    """``origins`` are those that may read responses; empty where CORS is switched off.
+
+    ``before_end`` is called before the last bytes of a stream are written.
+    """
 
     exchange: Exchange
     routes: RouteTable
     origins: Collection[str]
     parameters: Mapping[str, str] = attrs.field(factory=dict)
+    before_end: Callable[[], None] = lambda: None
 
     @cached_property
     def query(self) -> Mapping[str, str]:

@@ -25,6 +25,7 @@ async def deliver(
     preamble: bytes = b"",
     coder: GzipEncoder | None = None,
     first_byte: Callable[[float], None],
+    before_end: Callable[[], None],
 ) -> bool:
     """Write a subscriber's batches as a streamed response until it ends or the peer leaves.
 
@@ -33,6 +34,7 @@ async def deliver(
       coder: of the content, where it is coded; what is counted as sent is what it makes.
       first_byte: called once, with the seconds from the parsed request to the first byte handed
         to the socket.
+      before_end: called when all events were written, before the end of the response is.
     Returns:
       Whether the stream came to its end; False when the peer left before.
     Raises:
@@ -46,6 +48,10 @@ async def deliver(
         subscriber.cancel_when_cut_off(nursery.cancel_scope)
         try:
             await _write_batches(subscriber, exchange, preamble, coder, first_byte)
+            before_end()
+            if coder is not None:
+                await exchange.send_some(coder.end())
+            await exchange.end_response()
             finished = True
         except StreamingError as error:
             # The peer left while it was written to: as if the watcher had seen it first. Or the
@@ -86,9 +92,6 @@ async def _write_batches(
         if waiting_since is not None and exchange.first_byte_at is not None:
             first_byte(exchange.first_byte_at - waiting_since)
             waiting_since = None
-    if coder is not None:
-        await exchange.send_some(coder.end())
-    await exchange.end_response()
 
 
 async def coded(coder: GzipEncoder, body: bytes) -> bytes:

@@ -131,5 +131,6 @@ class Application:
         if not found.route.streams:
             await handler(self.mesh, call)
             return
-        with self.mesh.admission.stream(request):
+        with self.mesh.admission.stream(request) as place:
+            call.before_end = place.leave
             await handler(self.mesh, call)

@@ -18,10 +18,10 @@ import trio
 from hypercorn.protocol import ws_stream
 
 from eventmesh_trio.app.lifespan import Mesh
+from eventmesh_trio.transport.hosted import HostedConnection, HostedDeflate
 from eventmesh_trio.transport.limits import TransportLimits
-from eventmesh_trio.wire.deflate import MessageDeflater
 
-__all__ = ["bound_compression", "drain_when_told", "owns_process", "workers"]
+__all__ = ["bound_messages", "drain_when_told", "owns_process", "workers"]
 
 _MAIN: Final = "hypercorn.trio.run.worker_serve"
 _POLL_SECONDS: Final = 0.1
@@ -50,21 +50,16 @@ def owns_process() -> bool:
     return task.name == _MAIN and threading.current_thread() is threading.main_thread()
 
 
-def bound_compression(limits: TransportLimits) -> None:
-    """Have hypercorn compress messages as we do, and inflate none beyond our limit.
+def bound_messages(limits: TransportLimits) -> None:
+    """Have hypercorn read and write WebSocket messages as we do, within our limits.
 
-    By itself it inflates whatever comes: a message of 1 MiB took 1.2 GiB. It has no setting for
-    that; it makes an extension for each handshake by a name in one of its modules, and this is the
-    only door there is.
+    By itself it inflates whatever comes: a message of 1 MiB took 1.2 GiB, and one at its limit four
+    times its size. It has no setting for that; it makes an extension and a connection for each
+    handshake by their names in one of its modules, and this is the only door there is.
     """
-
-    vars(ws_stream)["PerMessageDeflate"] = partial(
-        MessageDeflater,
-        limits.max_message_bytes,
-        min_deflate_bytes=limits.min_deflate_bytes,
-        max_deflate_bytes=limits.max_deflate_bytes,
-        enable=limits.enable_deflate,
-    )
+    names = vars(ws_stream)
+    names["PerMessageDeflate"] = partial(HostedDeflate, limits)
+    names["Connection"] = partial(HostedConnection, limits)
 
 
 async def drain_when_told(mesh: Mesh) -> None:

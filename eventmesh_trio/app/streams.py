@@ -117,6 +117,7 @@ class HTTPStream:
                 preamble=_RETRY % retry if framing == "sse" else b"",
                 coder=None if self.gzip is None else GzipEncoder(self.gzip),
                 first_byte=partial(self.mesh.observe_first_byte, subscriber, framing),
+                before_end=self.call.before_end,
             )
             if not finished:
                 raise ConnectionBroken("the peer left, or the stream was open for too long")

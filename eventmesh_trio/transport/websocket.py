@@ -102,11 +102,12 @@ class NativeWebSocket:
 
     async def _finish(self, event: Closed) -> None:
         self._closed = (event.close_code, event.reason)
+        # A peer that failed is in the middle of something: whoever closes now must let it finish,
+        # also where this task is cancelled while it waits to write.
+        self._link.linger = event.failed
         if self._wire.owes:
             await self._pay()
-        if event.failed:
-            self._link.linger = True  # it is in the middle of something
-        else:
+        if not event.failed:
             await self._link.close()  # RFC 6455, 7.1.1: the server closes first
 
     async def _pay(self) -> None:
@@ -218,6 +219,9 @@ class NativeWebSocket:
                 with suppress(ConnectionBroken):
                     await self._link.write(self._wire.send_close(close_code, reason))
                 self._note_broken()
+            elif self._wire.owes:  # whoever was to write it was cancelled
+                with suppress(ConnectionBroken):
+                    await self._link.write(self._wire.take_owed())
         # A task in `receive` sees the peer's close and leaves; else it is for us to read.
         async with self._receive_lock:
             while self._closed is None:

@@ -7,7 +7,6 @@ holds no window.
 """
 
 import re
-import sys
 import zlib
 from collections.abc import Iterable
 from typing import Final
@@ -24,7 +23,6 @@ from wsproto.frame_protocol import (
 
 __all__ = [
     "Deflate",
-    "MessageDeflater",
     "MessageInflater",
     "MessageLimit",
     "compress",
@@ -105,7 +103,6 @@ class MessageLimit(Extension):
 
     def __init__(self, max_message_bytes: int) -> None:
         self.max_message_bytes = max_message_bytes
-        self.max_wire_bytes = max_message_bytes
         self._received = 0  # of the current message, as on the wire
         self._control = False
 
@@ -124,7 +121,7 @@ class MessageLimit(Extension):
     ) -> CloseReason | RsvBits:
         self._control = opcode.iscontrol()
         if not self._control:
-            if self._received + payload_length > self.max_wire_bytes:
+            if self._received + payload_length > self.max_message_bytes:
                 return CloseReason.MESSAGE_TOO_BIG
             self._received += payload_length
         return _NO_RSV
@@ -197,59 +194,3 @@ class MessageInflater(MessageLimit):
         if self._inflated > self.max_message_bytes:
             return CloseReason.MESSAGE_TOO_BIG
         return out
-
-
-class MessageDeflater(MessageInflater):
-    """Both halves as an extension of wsproto's, for a server that has the sockets in our place.
-
-    It limits what a message is inflated to; what comes uncompressed is limited by that server.
-    Messages smaller than ``min_deflate_bytes`` or larger than ``max_deflate_bytes`` are sent
-    uncompressed.
-    """
-
-    def __init__(
-        self,
-        max_message_bytes: int,
-        *,
-        min_deflate_bytes: int,
-        max_deflate_bytes: int,
-        enable: bool,
-    ) -> None:
-        super().__init__(max_message_bytes)
-        self.max_wire_bytes = sys.maxsize
-        self._sizes = range(min_deflate_bytes, max_deflate_bytes + 1)
-        self._enable = enable
-        self._agreed: Deflate | None = None
-
-    def accept(self, offer: str) -> str | None:
-        """The parameters of the answer; None declines the offer."""
-        if not self._enable or self._agreed is not None:  # one is enough
-            return None
-        self._agreed = negotiate_deflate([offer.encode("utf-8")])
-        if self._agreed is None:
-            return None
-        return self._agreed.answer.decode("ascii").partition("; ")[2]
-
-    def frame_inbound_header(
-        self,
-        proto: FrameDecoder | FrameProtocol,
-        opcode: Opcode,
-        rsv: RsvBits,
-        payload_length: int,
-    ) -> CloseReason | RsvBits:
-        if self._agreed is None and rsv.rsv1:
-            return CloseReason.PROTOCOL_ERROR
-        return super().frame_inbound_header(proto, opcode, rsv, payload_length)
-
-    def frame_outbound(
-        self,
-        proto: FrameDecoder | FrameProtocol,  # noqa: ARG002
-        opcode: Opcode,
-        rsv: RsvBits,
-        data: bytes,
-        fin: bool,
-    ) -> tuple[RsvBits, bytes]:
-        whole = fin and opcode in (Opcode.TEXT, Opcode.BINARY)
-        if self._agreed is None or not whole or len(data) not in self._sizes:
-            return rsv, data
-        return _RSV1, compress(bytes(data), self._agreed.window_bits)

@@ -1,6 +1,7 @@
 """One WebSocket holds many runs, and is answered at once whatever their origins do."""
 
 import time
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -188,10 +189,12 @@ def test_a_message_of_ten_mebibytes_is_read_and_a_larger_one_closes_with_1009(
             text = '{"request_type":"ping","padding":"%s"}'
             text %= "x" * (size - len(text) + 2)
             assert len(text) == size
-            if kind == "text":
-                socket.send_text(text)
-            else:
-                socket.send_bytes(text.encode())
+            # It may be refused by its header, and hypercorn reads nothing of it then.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                if kind == "text":
+                    socket.send_text(text)
+                else:
+                    socket.send_bytes(text.encode())
             if size == 10 * 2**20:
                 assert tag_of(socket.receive()) == "pong"
         with pytest.raises(EOFError):

@@ -25,7 +25,7 @@ from transport_harness import (
     upgrade_request,
 )
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
-from wsproto.events import BytesMessage, CloseConnection
+from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 from eventmesh_trio.abc import Exchange, WebSocket
 from eventmesh_trio.errors import (
@@ -35,9 +35,9 @@ from eventmesh_trio.errors import (
     WebSocketClosed,
 )
 from eventmesh_trio.transport.asgi import Message, serve_asgi
+from eventmesh_trio.transport.hosted import HostedConnection, HostedDeflate
 from eventmesh_trio.transport.http import Handler
 from eventmesh_trio.transport.limits import TransportLimits
-from eventmesh_trio.wire.deflate import MessageDeflater
 
 
 class NamedSocket:
@@ -299,17 +299,23 @@ async def test_messages_come_back(deflate: bool) -> None:
         assert await peer.close_code() == 4000
 
 
-def deflater(*, enable: bool = True) -> "partial[MessageDeflater]":
-    """What hypercorn is given in place of its own extension, with small limits."""
-    return partial(
-        MessageDeflater, 5000, min_deflate_bytes=100, max_deflate_bytes=1000, enable=enable
+def host(monkeypatch: pytest.MonkeyPatch, *, enable_deflate: bool = True) -> None:
+    """Give hypercorn our reading of messages in place of its own, with small limits."""
+    limits = attrs.evolve(
+        LIMITS,
+        max_message_bytes=5000,
+        min_deflate_bytes=100,
+        max_deflate_bytes=1000,
+        enable_deflate=enable_deflate,
     )
+    monkeypatch.setattr(ws_stream, "PerMessageDeflate", partial(HostedDeflate, limits))
+    monkeypatch.setattr(ws_stream, "Connection", partial(HostedConnection, limits))
 
 
-async def test_with_our_extension_hypercorn_compresses_what_we_do_and_inflates_no_bomb(
+async def test_with_our_reading_hypercorn_compresses_what_we_do_and_inflates_no_bomb(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ws_stream, "PerMessageDeflate", deflater())
+    host(monkeypatch)
     async with hypercorn_peer(echo_messages, ends=False) as http:
         peer = await open_websocket(http, deflate=True)
         assert b"permessage-deflate; server_no_context_takeover; client_no" in peer.head
@@ -321,21 +327,51 @@ async def test_with_our_extension_hypercorn_compresses_what_we_do_and_inflates_n
         await peer.send(BytesMessage(b"x" * 5000))
         assert await peer.message() == b"x" * 5000
         await peer.send(BytesMessage(b"x" * 5001))
-        assert await peer.next_event() is None
+        assert await peer.close_code() == 1009
 
 
 @pytest.mark.parametrize(("enable", "offers"), [(True, False), (False, True)])
-async def test_where_no_compression_is_agreed_on_our_extension_lets_all_pass(
+async def test_where_no_compression_is_agreed_on_messages_pass_and_have_their_limit_too(
     monkeypatch: pytest.MonkeyPatch, enable: bool, offers: bool
 ) -> None:
-    monkeypatch.setattr(ws_stream, "PerMessageDeflate", deflater(enable=enable))
+    host(monkeypatch, enable_deflate=enable)
     async with hypercorn_peer(echo_messages, ends=False) as http:
         peer = await open_websocket(http, deflate=offers)
         assert b"permessage-deflate" not in peer.head
-        await peer.send_text("x" * 6000)
-        assert await peer.message() == "x" * 6000
-        await http.send(b"\xc1\x80\0\0\0\0")  # compressed all the same
-        assert await peer.next_event() is None
+        await peer.send_text("x" * 5000)
+        assert await peer.message() == "x" * 5000
+        await peer.send_text("x" * 5001)
+        assert await peer.close_code() == 1009
+
+
+@pytest.mark.parametrize("raw", [b"\xc1\x80\0\0\0\0", b"\x83\x80\0\0\0\0", b"\x81\x01x"])
+async def test_a_frame_that_cannot_be_closes_with_1002(
+    monkeypatch: pytest.MonkeyPatch, raw: bytes
+) -> None:
+    """Compressed without agreement, of an unknown kind, and unmasked."""
+    host(monkeypatch)
+    async with hypercorn_peer(echo_messages, ends=False) as http:
+        peer = await open_websocket(http)
+        await http.send(raw)
+        assert await peer.close_code() == 1002
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+async def test_with_our_reading_messages_pings_and_the_close_go_both_ways(
+    monkeypatch: pytest.MonkeyPatch, deflate: bool
+) -> None:
+    host(monkeypatch)
+    async with hypercorn_peer(echo_messages) as http:
+        peer = await open_websocket(http, deflate=deflate)
+        for piece, finished in [("é" * 500, False), ("", False), ("ü", True)]:
+            await peer.send(TextMessage(piece, message_finished=finished))
+        assert await peer.message() == "é" * 500 + "ü"
+        await peer.send(Ping(b"are you there"))
+        assert await peer.next_event() == Pong(b"are you there")
+        await peer.send(BytesMessage(b"\x00\xff"))
+        assert await peer.message() == b"\x00\xff"
+        await peer.send(CloseConnection(4000))
+        assert await peer.close_code() == 4000
 
 
 async def test_batches_are_messages_and_frames_are_refused() -> None:
