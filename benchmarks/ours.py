@@ -191,7 +191,7 @@ async def main(port: int, profile: str | None = None) -> None:
     config = load_config(profile=profile)
     listeners = await open_listeners([parse_bind(f"127.0.0.1:{port}")], None)
     async with open_mesh(config) as mesh:
-        parts = (mesh.hub, mesh.ports, mesh.cache, mesh.metrics)
+        parts = (mesh.hub, mesh.ports, mesh.cache, mesh.metrics, mesh.search)
         application = Application(SyntheticMesh(config, *parts))
         await serve_listeners(
             application.handle,

@@ -5,8 +5,9 @@ frozen classes below. Every ``async`` method is cancellable at each call unless 
 otherwise, and a cancelled call leaves its object usable or closed, as stated.
 """
 
-from collections.abc import Hashable, Sequence
-from typing import Literal, Protocol
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from math import inf
+from typing import Literal, Protocol, runtime_checkable
 
 import attrs
 
@@ -14,6 +15,7 @@ from eventmesh_trio.errors import EventMeshError
 from eventmesh_trio.wire.encoders import EncodedBatch
 from eventmesh_trio.wire.events import Document, Event, Progress, RunStatus, SearchHit
 from eventmesh_trio.wire.requests import CacheMode, CrawlOptions, ExtractMode
+from eventmesh_trio.wire.urls import URL
 from eventmesh_trio.wire.websocket import FrameStyle
 
 __all__ = [
@@ -22,9 +24,11 @@ __all__ = [
     "Encoder",
     "Exchange",
     "Extraction",
+    "ExtractionScores",
     "Extractor",
     "Fetcher",
     "Fields",
+    "GateFeatures",
     "Job",
     "JobCounts",
     "Page",
@@ -32,6 +36,8 @@ __all__ = [
     "Renderer",
     "Request",
     "SearchProvider",
+    "SharedExtractor",
+    "Validators",
     "WebSocket",
 ]
 
@@ -228,7 +234,11 @@ class Job(Protocol):
     """
 
     kind: Literal["crawl", "deepsearch"]
-    total: int
+
+    @property
+    def total(self) -> int:
+        """How many URLs there are; it may change until the work tells what there is."""
+        ...
 
     @property
     def done(self) -> bool:
@@ -289,6 +299,15 @@ class Page:
     rendered: bool = False
 
 
+@attrs.frozen
+class Validators:
+    """What a stored response said of its version, for a conditional request (RFC 9110, 13.1)."""
+
+    url: str  # the one that had answered, after its redirects; only that one is asked with them
+    etag: str | None  # the ``ETag`` field's value as received, quotes and ``W/`` included
+    last_modified: str | None  # the ``Last-Modified`` field's value as received
+
+
 class Fetcher(Protocol):
     async def fetch(self, url: str, options: CrawlOptions) -> Page:
         """GET one URL, following redirects. Sets no deadline over all: the caller does.
@@ -300,20 +319,72 @@ class Fetcher(Protocol):
 
 
 class Renderer(Protocol):
-    async def render(self, url: str, options: CrawlOptions) -> Page:
-        """Load one URL in a browser. Cancellation disposes of its page and context."""
+    async def render(
+        self,
+        url: str,
+        options: CrawlOptions,
+        *,
+        before_hop: Callable[[URL], Awaitable[None]] | None = None,
+    ) -> Page:
+        """Load one URL in a browser: a `Page` with ``rendered`` set, its DOM as the body.
+
+        ``before_hop`` is asked before the page goes on to another address, and raises a `PageError`
+        to refuse it. The caller sets the deadline over all. Cancellation disposes of its page and
+        context.
+        Raises: PageError of the kind that fits.
+        """
         ...
+
+
+@attrs.frozen(kw_only=True)
+class GateFeatures:
+    """What the gate measured on a parsed page. Ratios are 0-1, of the page's characters."""
+
+    page_chars: int  # the decoded source, markup included
+    visible_chars: int  # what a reader would see of it
+    paragraphs: int  # <p> with a sentence's length of visible text
+    has_article: bool  # a visible <article> or <main>
+    has_opengraph: bool
+    has_article_jsonld: bool
+    script_chars: int  # inline script that runs; JSON and templates are data
+    spa_markers: tuple[str, ...] = ()  # names of the signs that a script builds the page
+
+    @property
+    def text_ratio(self) -> float:
+        return min(self.visible_chars / self.page_chars, 1.0) if self.page_chars else 0.0
+
+    @property
+    def script_density(self) -> float:
+        return min(self.script_chars / self.page_chars, 1.0) if self.page_chars else 0.0
+
+
+@attrs.frozen(kw_only=True)
+class ExtractionScores:
+    """What a document's ``quality_score`` is made of. All are 0-1 but the count."""
+
+    text_chars: int  # of the text found, before any cut
+    length: float  # full marks at 2,500 characters
+    coverage: float  # share of the page's good text that was kept
+    link_density: float  # of what was kept
+    prose: float  # share of the text that is sentences
+    trust: float  # in the way that it was found
 
 
 @attrs.frozen
 class Extraction:
-    """A document, how it was read (``extraction_method``), and the gate's view of the page."""
+    """A document, how it was read (``extraction_method``), and the gate's view of the page.
+
+    ``gate_features`` and ``scores`` are the measurements behind the two; None where an extractor
+    makes none.
+    """
 
     document: Document
     method: str
     gate_score: float
     gate_decision: Literal["raw", "probes_first", "headless"]
     gate_reason: str
+    gate_features: GateFeatures | None = None
+    scores: ExtractionScores | None = None
 
 
 class Extractor(Protocol):
@@ -328,27 +399,66 @@ class Extractor(Protocol):
         ...
 
 
+@runtime_checkable
+class SharedExtractor(Extractor, Protocol):
+    """An extractor that many runs use at once, and that is fair to them if it can tell them."""
+
+    def for_run(self, run: str) -> Extractor:
+        """This extractor, for the pages of the run of that name. It owns nothing."""
+        ...
+
+
 @attrs.frozen
 class CacheEntry:
+    """A document as it is kept, and what its response said of how long it may be used.
+
+    Times are in seconds since the epoch.
+    """
+
     extraction: Extraction
     status: int
     final_url: str
-    stored_at: float  # seconds since the epoch
+    stored_at: float  # when the response came, or was last confirmed
+    fresh_until: float = inf  # until then the origin need not be asked
+    validators: Validators | None = None  # with which to ask it whether the page has changed
+    fields: Fields = ()  # of the response, those that tell how long it may be used
 
 
 class Cache(Protocol):
-    """Extracted documents by key. Both calls may block on a store; a failing store is a miss."""
+    """Extracted documents by key. Each call may block on a store; a failing store is a miss."""
 
-    async def get(self, key: str, mode: CacheMode) -> CacheEntry | None: ...
+    async def get(self, key: str, mode: CacheMode) -> CacheEntry | None:
+        """The entry of that key, where the mode reads; one that is no longer fresh too."""
+        ...
 
-    async def put(self, key: str, entry: CacheEntry, mode: CacheMode) -> None: ...
+    async def put(self, key: str, entry: CacheEntry, mode: CacheMode) -> None:
+        """Keep an entry, where the mode writes."""
+        ...
+
+    async def refresh(self, key: str, entry: CacheEntry, mode: CacheMode) -> None:
+        """Keep that the document of an entry was confirmed by its origin; it is the same one."""
+        ...
+
+    async def discard(self, key: str, mode: CacheMode) -> None:
+        """Forget an entry, where the mode writes: its origin no longer lets it be kept."""
+        ...
 
 
 class SearchProvider(Protocol):
-    name: str
+    @property
+    def name(self) -> str: ...
+
+    def check(self, query: str) -> None:
+        """Return if it could search for that. Raises `ValidationError`, naming ``query``."""
+        ...
 
     async def search(
         self, query: str, limit: int, *, country: str | None, locale: str | None
     ) -> Sequence[SearchHit]:
-        """At most ``limit`` hits, best first. Raises `DependencyError`."""
+        """At most ``limit`` hits, best first, each URL once and one that can be fetched.
+
+        It sets its own deadline. Cancellation stops the search, and leaves no connection in use.
+        Raises:
+          DependencyError: it cannot serve now; ``provider`` and ``reason`` are in the context.
+        """
         ...

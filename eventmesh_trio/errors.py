@@ -40,6 +40,7 @@ __all__ = [
     "PayloadTooLarge",
     "PipelineFailure",
     "ProtocolError",
+    "ProxyFailure",
     "RateLimited",
     "RemoteProtocolError",
     "RenderFailure",
@@ -279,6 +280,17 @@ class NetworkFailure(PageError):
     code = "NET_FAILED"
     retryable = True
     suggestions = ("Check network connectivity", "Verify that the URL is reachable", "Retry later")
+
+
+class ProxyFailure(NetworkFailure):
+    """The outgoing proxy could not be used: nothing is said by that about the origin."""
+
+    code = "NET_PROXY"
+    suggestions = (
+        "Check the server's outgoing proxy",
+        "Check that it allows connections to this URL's host and port",
+        "Retry later",
+    )
 
 
 class DNSError(PageError):

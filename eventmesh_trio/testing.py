@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from eventmesh_trio.abc import Extraction, Page
+from eventmesh_trio.abc import Extraction, Page, Validators
 from eventmesh_trio.wire.events import Document, Event
 from eventmesh_trio.wire.requests import CrawlOptions, ExtractMode
 from eventmesh_trio.wire.urls import URL, parse_url
@@ -20,9 +20,12 @@ __all__ = [
     "FakeExtractor",
     "FakeFetcher",
     "FakePoliteness",
+    "FakeRenderer",
+    "FakeTurn",
     "RecordingPublisher",
     "make_extraction",
     "make_page",
+    "make_rendered_page",
 ]
 
 
@@ -90,8 +93,9 @@ class FakeFetcher:
     ``answer`` gives a URL's page, or the exception that the fetch raises; ``delay`` the seconds
     before it does. A page with another ``final_url`` is one redirect away.
 
-    ``started``, ``finished`` and ``cancelled`` list URLs in the order of events;
-    ``most_at_once`` is the largest number of fetches that ran together.
+    ``started``, ``finished`` and ``cancelled`` list URLs in the order of events; ``validators``
+    what each fetch was given of them (a 304 is for ``answer`` to give); ``most_at_once`` is the
+    largest number of fetches that ran together.
     """
 
     answer: Callable[[str], Page | Exception] = make_page
@@ -100,6 +104,7 @@ class FakeFetcher:
     finished: list[str] = attrs.field(factory=list, init=False)
     cancelled: list[str] = attrs.field(factory=list, init=False)
     options: list[CrawlOptions] = attrs.field(factory=list, init=False)
+    validators: list[Validators | None] = attrs.field(factory=list, init=False)
     at_once: int = attrs.field(default=0, init=False)
     most_at_once: int = attrs.field(default=0, init=False)
 
@@ -109,9 +114,11 @@ class FakeFetcher:
         options: CrawlOptions,
         *,
         before_hop: Callable[[URL], Awaitable[None]] | None = None,
+        validators: Validators | None = None,
     ) -> Page:
         self.started.append(url)
         self.options.append(options)
+        self.validators.append(validators)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
@@ -162,18 +169,70 @@ class FakeExtractor:
         return answer
 
 
+def make_rendered_page(url: str) -> Page:
+    """A page as a browser would have it."""
+    return make_page(
+        url, b"<title>A page</title><p>Some text that a script wrote.</p>", rendered=True
+    )
+
+
+@attrs.define(eq=False)
+class FakeRenderer:
+    """A `Renderer` that answers from a function, as `FakeFetcher` does.
+
+    ``started``, ``finished`` and ``cancelled`` list URLs in the order of events;
+    ``most_at_once`` is the largest number of renders that ran together.
+    """
+
+    answer: Callable[[str], Page | Exception] = make_rendered_page
+    delay: Callable[[str], float] = _at_once
+    started: list[str] = attrs.field(factory=list, init=False)
+    finished: list[str] = attrs.field(factory=list, init=False)
+    cancelled: list[str] = attrs.field(factory=list, init=False)
+    at_once: int = attrs.field(default=0, init=False)
+    most_at_once: int = attrs.field(default=0, init=False)
+
+    async def render(
+        self,
+        url: str,
+        options: CrawlOptions,  # noqa: ARG002 - the port's
+        *,
+        before_hop: Callable[[URL], Awaitable[None]] | None = None,
+    ) -> Page:
+        self.started.append(url)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await trio.sleep(self.delay(url))
+        except trio.Cancelled:
+            self.cancelled.append(url)
+            raise
+        finally:
+            self.at_once -= 1
+        self.finished.append(url)
+        answer = self.answer(url)
+        if isinstance(answer, Exception):
+            raise answer
+        if before_hop is not None and answer.final_url != url:
+            await before_hop(parse_url(answer.final_url))
+        return answer
+
+
 @attrs.define(eq=False)
 class FakePoliteness:
     """Politeness that gives every URL its turn after ``delay`` seconds; ``held`` are out now.
 
     ``refusal`` gives the exception for a URL that robots.txt does not allow, ``check_delay`` the
-    seconds that it takes to find out.
+    seconds that it takes to find out. ``runs`` lists whose turns there were, ``answers`` the pages
+    that were told of.
     """
 
     delay: Callable[[str], float] = _at_once
     refusal: Callable[[str], Exception | None] = _allow
     check_delay: Callable[[str], float] = _at_once
     held: int = attrs.field(default=0, init=False)
+    runs: list[str] = attrs.field(factory=list, init=False)
+    answers: list[Page] = attrs.field(factory=list, init=False)
 
     async def check(
         self,
@@ -190,13 +249,28 @@ class FakePoliteness:
         self,
         url: str,
         options: CrawlOptions,  # noqa: ARG002 - the port's
-    ) -> AsyncIterator[None]:
+        run: str = "",
+    ) -> AsyncIterator["FakeTurn"]:
         await trio.sleep(self.delay(url))
+        self.runs.append(run)
         self.held += 1
         try:
-            yield
+            yield FakeTurn(self)
         finally:
             self.held -= 1
+
+
+@attrs.define(eq=False)
+class FakeTurn:
+    """A turn of `FakePoliteness`; a redirect's target costs its ``delay`` as well."""
+
+    _politeness: FakePoliteness
+
+    async def move(self, url: URL) -> None:
+        await trio.sleep(self._politeness.delay(url.href))
+
+    def answered(self, page: Page) -> None:
+        self._politeness.answers.append(page)
 
 
 # --- mesh -------------------------------------------------------------------------------------

@@ -173,6 +173,23 @@ def test_crawl_examples_write_documents(
     assert "Page home" in done.stdout
 
 
+@pytest.mark.parametrize("command", [c for _, c in COMMANDS if c.startswith("eventmesh explain")])
+def test_explain_examples_tell_of_a_document(
+    command: str, origin: Origin, server: ServerProcess
+) -> None:
+    arguments = shlex.split(made_local(command, origin, server))
+    done = subprocess.run(
+        [sys.executable, "-m", "eventmesh_trio", *arguments[1:]],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Page " in done.stdout
+
+
 def test_the_serve_example_is_what_serves_in_the_tests(server: ServerProcess) -> None:
     (example,) = {c for _, c in COMMANDS if c.startswith("eventmesh serve")}
     assert example == "eventmesh serve --bind 127.0.0.1:8080"

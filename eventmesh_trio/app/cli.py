@@ -4,6 +4,7 @@ What a command needs is imported by it: ``--help`` and a usage error must not wa
 """
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,25 +12,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import click
 import trio
 
 from eventmesh_trio import __version__
 from eventmesh_trio.app.config_command import config as config_command
-from eventmesh_trio.app.options import read_options, settings_options
+from eventmesh_trio.app.explain_command import explain as explain_command
+from eventmesh_trio.app.options import (
+    allow_private_option,
+    browser_option,
+    read_options,
+    settings_options,
+    store_option,
+)
 from eventmesh_trio.errors import EventMeshError, ValidationError, leaves
-from eventmesh_trio.wire.requests import parse_crawl_request
+from eventmesh_trio.wire.requests import parse_crawl_request, parse_deepsearch_request
 
 __all__ = ["main"]
 
 _INTERRUPTED: Final = 128 + signal.SIGINT
-
-_allow_private = click.option(
-    "--allow-private",
-    multiple=True,
-    metavar="CIDR",
-    help="Let this network be fetched although it is not public; repeatable.",
-)
 
 
 class _Group(click.Group):
@@ -55,6 +57,7 @@ def main() -> None:
 
 
 main.add_command(config_command)
+main.add_command(explain_command)
 
 
 @main.command()
@@ -62,17 +65,21 @@ main.add_command(config_command)
 @click.option("--insecure-bind", is_flag=True, help="Allow addresses that others can reach.")
 @click.option("--tls-certificate", type=click.Path(exists=True, dir_okay=False), metavar="FILE")
 @click.option("--tls-key", type=click.Path(exists=True, dir_okay=False), metavar="FILE")
-@_allow_private
+@store_option
+@allow_private_option
+@browser_option
 @settings_options
 def serve(
     bind: Sequence[str],
     insecure_bind: bool,
     tls_certificate: str | None,
     tls_key: str | None,
+    store: str | None,
     file: Path | None,
     profile: str | None,
     assignments: Sequence[str],
     allow_private: Sequence[str],
+    browser: str | None,
 ) -> None:
     """Serve crawls until SIGTERM or Ctrl-C.
 
@@ -87,8 +94,10 @@ def serve(
         "server.bind": list(bind) or None,
         "server.insecure_bind": insecure_bind or None,
         "fetch.allow_private": list(allow_private) or None,
+        "cache.store": store,
+        "render.browser": browser,
     }
-    config = read_options(file, profile, assignments, **flags).config
+    config = _with_user_store(read_options(file, profile, assignments, **flags))
     configure_logging(as_json=not sys.stderr.isatty())
     ssl_context = _tls(tls_certificate, tls_key)
     allow_descriptors()
@@ -98,6 +107,16 @@ def serve(
     except* (EventMeshError, OSError) as group:
         raise click.ClickException("; ".join(map(str, leaves(group)))) from None
     sys.exit(code)
+
+
+def _with_user_store(settled: Any) -> Any:
+    """The configuration, with the store of the user's own where none was named."""
+    from eventmesh_trio.pipeline.cache_opening import user_store
+
+    config = settled.config
+    if "cache.store" in settled.origins:
+        return config
+    return attrs.evolve(config, cache=attrs.evolve(config.cache, store=user_store(os.environ)))
 
 
 def _tls(certificate: str | None, key: str | None) -> Any:
@@ -122,7 +141,8 @@ def _tls(certificate: str | None, key: str | None) -> Any:
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
 @click.option("--format", "style", type=click.Choice(["ndjson", "markdown"]), default="ndjson")
 @click.option("--concurrency", type=click.IntRange(1, 64), metavar="N", help="Fetches at once.")
-@_allow_private
+@allow_private_option
+@browser_option
 @settings_options
 def crawl(
     urls: Sequence[str],
@@ -135,6 +155,7 @@ def crawl(
     profile: str | None,
     assignments: Sequence[str],
     allow_private: Sequence[str],
+    browser: str | None,
 ) -> None:
     """Crawl URLs and write what they say.
 
@@ -149,9 +170,13 @@ def crawl(
     wanted = [_absolute(url) for url in (*urls, *_lines(source))]
     if not wanted:
         raise click.UsageError("no URLs: name some, or give a list with -i FILE")
-    if server is not None and allow_private:
-        raise click.UsageError("--allow-private is the server's to give")
-    flags: dict[str, Any] = {"fetch.allow_private": list(allow_private) or None}
+    if server is not None and (allow_private or browser):
+        name = "--allow-private" if allow_private else "--browser"
+        raise click.UsageError(f"{name} is the server's to give")
+    flags: dict[str, Any] = {
+        "fetch.allow_private": list(allow_private) or None,
+        "render.browser": browser,
+    }
     config = read_options(file, profile, assignments, **flags).config
     try:
         parse_crawl_request({"urls": wanted}, max_urls=config.server.max_urls)
@@ -167,6 +192,75 @@ def crawl(
                 output=output,
                 style=style,
                 concurrency=concurrency,
+            )
+        )
+    )
+
+
+@main.command()
+@click.argument("query")
+@click.option("--limit", type=click.IntRange(1, 50), default=10, help="URLs at most.")
+@click.option("--only-search", is_flag=True, help="Do not crawl what is found.")
+@click.option("--country", metavar="CC", help="Where to search, such as DE.")
+@click.option("--locale", metavar="LOCALE", help="In which language, such as pt-BR.")
+@click.option("--server", metavar="URL", help="Search on this server, not in this process.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@click.option("--format", "style", type=click.Choice(["ndjson", "markdown"]), default="ndjson")
+@allow_private_option
+@browser_option
+@settings_options
+def search(
+    query: str,
+    limit: int,
+    only_search: bool,
+    country: str | None,
+    locale: str | None,
+    server: str | None,
+    output: Path | None,
+    style: str,
+    file: Path | None,
+    profile: str | None,
+    assignments: Sequence[str],
+    allow_private: Sequence[str],
+    browser: str | None,
+) -> None:
+    """Search, crawl what is found, and write what it says.
+
+    The provider is that of search.provider: by default what `eventmesh serve` has crawled for this
+    user; with --server it is the server's. Exits as crawl does.
+    """
+    from eventmesh_trio.app.crawling import run_search
+    from eventmesh_trio.app.observability import configure_logging
+
+    configure_logging(as_json=not sys.stderr.isatty(), level=logging.WARNING)
+    if server is not None and (allow_private or browser):
+        name = "--allow-private" if allow_private else "--browser"
+        raise click.UsageError(f"{name} is the server's to give")
+    wanted = {"query": query, "limit": limit, "country": country, "locale": locale}
+    try:
+        parse_deepsearch_request(wanted)
+    except ValidationError as error:
+        raise click.UsageError(error.message) from None
+    flags: dict[str, Any] = {
+        "fetch.allow_private": list(allow_private) or None,
+        "render.browser": browser,
+    }
+    settled = read_options(file, profile, assignments, **flags)
+    is_local = server is None and settled.config.search.provider == "local"
+    config = _with_user_store(settled) if is_local else settled.config
+    sys.exit(
+        trio.run(
+            partial(
+                run_search,
+                config,
+                query,
+                limit=limit,
+                include_content=not only_search,
+                country=country,
+                locale=locale,
+                server=server,
+                output=output,
+                style=style,
             )
         )
     )

@@ -18,7 +18,11 @@ from eventmesh_trio.mesh.limits import MeshLimits
 from eventmesh_trio.pipeline.cache import CacheLimits
 from eventmesh_trio.pipeline.crawl import CrawlLimits
 from eventmesh_trio.pipeline.fetch_limits import FetchLimits
+from eventmesh_trio.pipeline.guard import BAD_PORTS, AddressPolicy
+from eventmesh_trio.pipeline.passage import ProxyLimits
 from eventmesh_trio.pipeline.politeness import PolitenessLimits
+from eventmesh_trio.pipeline.render_limits import RenderLimits
+from eventmesh_trio.pipeline.search_limits import SearchLimits
 from eventmesh_trio.pipeline.workers import WorkerLimits
 from eventmesh_trio.transport.limits import TransportLimits
 from eventmesh_trio.transport.listeners import parse_bind
@@ -85,14 +89,45 @@ class FetchConfig(FetchLimits):
 
     Attributes:
       allow_private: networks that are fetched although they are not public.
+      deny_networks: networks that are never fetched from, whatever name leads there; for public
+        addresses that answer this machine otherwise than the world.
+      allow_hosts: where not empty, only these hosts are fetched from: ``example.org`` alone,
+        ``*.example.org`` all names below it, ``.example.org`` both, or an address. It has to be
+        public all the same.
+      deny_hosts: names that are never fetched from, written as in ``allow_hosts``.
+      allow_ports: where not empty, only these ports are fetched from.
+      deny_ports: ports that are never fetched from. The default is what browsers deny: the "bad
+        ports" of the Fetch standard, those of mail, shells and name servers.
       user_agent: what origins are told, where a request names none.
+
+    Raises:
+      ValueError: as `AddressPolicy`, or a limit that makes no sense.
     """
 
     allow_private: tuple[IPv4Network | IPv6Network, ...] = ()
+    deny_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    allow_hosts: tuple[str, ...] = ()
+    deny_hosts: tuple[str, ...] = ()
+    allow_ports: tuple[int, ...] = ()
+    deny_ports: tuple[int, ...] = tuple(sorted(BAD_PORTS))
     user_agent: str = attrs.field(
         default=f"eventmesh_trio/{__version__}",
         validator=validators.matches_re(r"[\x20-\x7e]{1,512}"),
     )
+
+    def __attrs_post_init__(self) -> None:
+        self.policy()
+
+    def policy(self) -> AddressPolicy:
+        """What these settings let be dialled."""
+        return AddressPolicy(
+            allow_private=self.allow_private,
+            deny_networks=self.deny_networks,
+            allow_hosts=self.allow_hosts,
+            deny_hosts=self.deny_hosts,
+            allow_ports=self.allow_ports,
+            deny_ports=self.deny_ports,
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -113,6 +148,9 @@ class Config:
     mesh: MeshLimits = attrs.field(factory=MeshLimits)
     crawl: CrawlConfig = attrs.field(factory=CrawlConfig)
     fetch: FetchConfig = attrs.field(factory=FetchConfig)
+    render: RenderLimits = attrs.field(factory=RenderLimits)
+    proxy: ProxyLimits = attrs.field(factory=ProxyLimits)
     politeness: PolitenessLimits = attrs.field(factory=PolitenessLimits)
     workers: WorkerLimits = attrs.field(factory=WorkerLimits)
     cache: CacheLimits = attrs.field(factory=CacheLimits)
+    search: SearchLimits = attrs.field(factory=SearchLimits)

@@ -14,6 +14,7 @@ from eventmesh_trio.app.loading import Settled
 from eventmesh_trio.app.meanings import settings_as_json, settings_as_text
 from eventmesh_trio.app.options import read_options, settings_options
 from eventmesh_trio.app.settings import Setting, settings
+from eventmesh_trio.pipeline.secret import Secret
 
 __all__ = ["as_tables", "as_toml", "config"]
 
@@ -103,7 +104,12 @@ def as_tables(settled: Settled, *, origin: bool = False) -> dict[str, Any]:
 
 
 def _plain(setting: Setting, value: Any) -> Any:
-    """A value as a file has it: with its unit where the setting's name tells none."""
+    """A value as a file has it: with its unit where the setting's name tells none.
+
+    A secret is not shown, only whether there is one.
+    """
+    if isinstance(value, Secret) or callable(setting.attribute.repr):
+        return setting.show(value)
     if isinstance(value, tuple):
         if any(isinstance(item, tuple) for item in value) or setting.type_name == "table":
             return dict(value)

@@ -1,4 +1,4 @@
-"""``eventmesh crawl``: a crawl in this process or on a server, as lines or as Markdown."""
+"""``eventmesh crawl`` and ``search``: in this process or on a server, as lines or as Markdown."""
 
 import os
 import select
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from io import RawIOBase
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import click
 import trio
@@ -27,9 +27,17 @@ from eventmesh_trio.errors import (
     leaves,
 )
 from eventmesh_trio.wire.encoders import HTTPEncoder
-from eventmesh_trio.wire.events import Event, Result, Summary, UnknownEvent
+from eventmesh_trio.wire.events import (
+    Event,
+    Result,
+    SearchHit,
+    SearchResult,
+    SearchResults,
+    Summary,
+    UnknownEvent,
+)
 
-__all__ = ["run_crawl"]
+__all__ = ["run_crawl", "run_search"]
 
 SOME_FAILED: Final = 1
 WRONG_USAGE: Final = 2
@@ -42,7 +50,7 @@ _LINES: Final = HTTPEncoder("ndjson")
 
 
 class Crawl(Protocol):
-    """What the two ways to crawl have in common."""
+    """What the ways to crawl and to search have in common."""
 
     def __aiter__(self) -> "Crawl": ...
 
@@ -67,6 +75,43 @@ async def run_crawl(
         if server is None
         else _crawl_there(server, urls, options)
     )
+    return await _write_run(opening, server, output, style, len(urls))
+
+
+async def run_search(
+    config: Config,
+    query: str,
+    *,
+    limit: int,
+    include_content: bool,
+    country: str | None,
+    locale: str | None,
+    server: str | None,
+    output: Path | None,
+    style: str,
+) -> int:
+    """Search, crawl what is found, and write; otherwise as `run_crawl`."""
+    options: dict[str, Any] = {
+        "limit": limit,
+        "include_content": include_content,
+        "country": country,
+        "locale": locale,
+    }
+    opening = (
+        _search_here(config, query, options)
+        if server is None
+        else _search_there(server, query, options)
+    )
+    return await _write_run(opening, server, output, style, limit if include_content else 0)
+
+
+async def _write_run(
+    opening: AbstractAsyncContextManager[Crawl],
+    server: str | None,
+    output: Path | None,
+    style: str,
+    total: int,
+) -> int:
     code = SOME_FAILED
     try:
         file = _open_output(output)
@@ -75,7 +120,7 @@ async def run_crawl(
         return WRONG_USAGE
     try:
         with file:
-            code = await _follow(opening, _RENDERERS[style], file, len(urls))
+            code = await _follow(opening, _RENDERERS[style], file, total)
     except* BrokenPipeError:
         # ``| head`` has what it wanted. Nothing may be flushed to the pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -117,6 +162,22 @@ async def _crawl_there(
         yield stream
 
 
+@asynccontextmanager
+async def _search_here(
+    config: Config, query: str, options: Mapping[str, Any]
+) -> AsyncIterator[Crawl]:
+    async with open_mesh(config) as mesh, mesh.deepsearch(query, **options) as stream:
+        yield stream
+
+
+@asynccontextmanager
+async def _search_there(
+    server: str, query: str, options: Mapping[str, Any]
+) -> AsyncIterator[Crawl]:
+    async with open_client(server) as client, client.deepsearch(query, **options) as stream:
+        yield stream
+
+
 async def _follow(
     opening: AbstractAsyncContextManager[Crawl],
     render: Callable[[Event], bytes],
@@ -150,7 +211,8 @@ async def _follow(
             nursery.cancel_scope.cancel()
     if interrupted or summary is None:
         return INTERRUPTED
-    return 0 if summary.successful == summary.total_urls else SOME_FAILED
+    whole = summary.status == "completed" and summary.successful == summary.total_urls
+    return 0 if whole else SOME_FAILED
 
 
 def _write(file: RawIOBase, data: bytes) -> None:
@@ -171,10 +233,18 @@ def _open_output(output: Path | None) -> RawIOBase:
 
 
 def _render_markdown(event: Event) -> bytes:
+    if isinstance(event, SearchResults):
+        return "".join(map(_hit_as_markdown, event.results)).encode()
+    if isinstance(event, SearchResult) and event.content is not None:
+        return f"<!-- {event.url} -->\n\n{event.content.markdown.strip()}\n\n".encode()
     if not isinstance(event, Result) or event.result is UNSET or event.result.document is None:
         return b""
     document = event.result.document
     return f"<!-- {document.url} -->\n\n{document.markdown.strip()}\n\n".encode()
+
+
+def _hit_as_markdown(hit: SearchHit) -> str:
+    return f"{hit.rank}. <{hit.url}> {hit.search_title}\n   {hit.search_snippet}\n\n"
 
 
 _RENDERERS: Final[dict[str, Callable[[Event], bytes]]] = {

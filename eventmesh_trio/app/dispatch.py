@@ -59,14 +59,14 @@ ROUTES: Final = RouteTable(
         ),
         Route(
             "/deepsearch/stream",
-            {"POST": handlers.deepsearch},
+            {"POST": partial(handlers.deepsearch, framing="ndjson")},
             "Search the web and crawl what is found, as NDJSON",
             _prefixed("/deepsearch/stream", "/stream/deepsearch"),
             streams=True,
         ),
         Route(
             "/deepsearch/sse",
-            {"POST": handlers.deepsearch},
+            {"POST": partial(handlers.deepsearch, framing="sse")},
             "Search the web and crawl what is found, as server-sent events",
             _prefixed("/deepsearch/sse"),
             streams=True,

@@ -5,19 +5,35 @@ statistics. Names and labels are documented in ``docs/metrics.rst``.
 """
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Final, get_args
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
 from eventmesh_trio.mesh.global_metrics import SCORES, GlobalStreamingMetrics
 from eventmesh_trio.mesh.hub import Hub
 from eventmesh_trio.mesh.reader import StreamProtocol
 from eventmesh_trio.pipeline.cache import CacheStatistics
 from eventmesh_trio.pipeline.fetch import FetcherStatistics
+from eventmesh_trio.pipeline.politeness import PolitenessStatistics
+from eventmesh_trio.pipeline.render import OUTCOMES as RENDER_OUTCOMES
+from eventmesh_trio.pipeline.render import RENDER_SECONDS_BUCKETS, RendererStatistics
 from eventmesh_trio.pipeline.workers import ExtractorStatistics
 from eventmesh_trio.wire.events import RunStatus
 
-__all__ = ["cache_families", "extractor_families", "fetcher_families", "mesh_families"]
+__all__ = [
+    "cache_families",
+    "extractor_families",
+    "fetcher_families",
+    "mesh_families",
+    "politeness_families",
+    "renderer_families",
+]
 
 _PROTOCOLS: Final[tuple[StreamProtocol, ...]] = get_args(StreamProtocol)
 _STATUSES: Final[tuple[RunStatus, ...]] = get_args(RunStatus)
@@ -90,31 +106,73 @@ def _by_protocol(now: GlobalStreamingMetrics) -> Iterator[Metric]:
 
 
 def cache_families(cache: CacheStatistics) -> Iterator[Metric]:
-    """The cache of documents."""
+    """The cache of documents, and its store."""
+    store = cache.store
     yield from _gauges(
-        cache_size_bytes=("Held by the cache.", cache.bytes_used),
-        cache_entries=("Documents in the cache.", cache.entries),
+        cache_size_bytes=("Held by the store, its index included.", store.bytes_used),
+        cache_entries=("Documents in the store.", store.entries),
+        cache_pending_bytes=("Documents that wait to be written.", store.pending_bytes),
+        cache_store_up=("1 where the store keeps documents as it should.", store.trouble is None),
     )
     yield from _counters(
         cache_hits=("Lookups served.", cache.hits),
         cache_misses=("Lookups not served, expired documents included.", cache.misses),
         cache_expired=("Documents found too old.", cache.expired),
-        cache_evicted=("Documents that made room for others.", cache.evicted),
-        cache_refused=("Documents larger than the whole cache.", cache.refused),
+        cache_revalidated=("Documents found too old that had not changed.", cache.revalidated),
+        cache_shared=("Documents that another run was just fetching.", cache.shared),
+        cache_evicted=("Documents that made room for others.", store.evicted),
+        cache_refused=("Documents larger than the whole store.", store.refused),
+        cache_dropped=("Documents that could not be written in time.", store.dropped),
+        cache_store_failures=("Operations of the store that failed.", store.failures),
+        cache_store_set_aside=("Broken files that a new one replaced.", store.set_aside),
     )
 
 
 def fetcher_families(fetcher: FetcherStatistics) -> Iterator[Metric]:
     """The connections to origins."""
+    circuits = fetcher.circuits
     yield from _gauges(
         crawl_open_connections=(
             "Connections to origins, idle ones included.",
             fetcher.open_connections,
         )
     )
+    states = GaugeMetricFamily(
+        "crawl_circuits", "Origins that failed lately, by their circuit.", labels=["state"]
+    )
+    states.add_metric(["closed"], circuits.closed)
+    states.add_metric(["open"], circuits.open)
+    states.add_metric(["half_open"], circuits.half_open)
+    yield states
     yield from _counters(
+        crawl_circuit_openings=("Times that an origin was left alone.", circuits.openings),
+        crawl_circuit_refusals=("Requests not sent to such an origin.", circuits.refusals),
+        crawl_stale_connections=(
+            "Kept connections that origins had closed; each was replaced.",
+            fetcher.stale_retries,
+        ),
         crawl_connections=("Connections ever made to origins.", fetcher.connections_made),
         crawl_requests=("Requests to origins, robots.txt included.", fetcher.requests),
+    )
+
+
+def politeness_families(politeness: PolitenessStatistics) -> Iterator[Metric]:
+    """The turns at hosts, and what is known of their robots.txt. Hosts are counted, not named."""
+    yield from _gauges(
+        politeness_waiting_urls=("URLs that want a turn at a host.", politeness.waiting),
+        politeness_turns=("Turns that are held.", politeness.active),
+        politeness_hosts=("Hosts that anything is remembered about.", politeness.hosts),
+        politeness_backing_off_hosts=(
+            "Hosts that are left alone after a 429 or 503.",
+            politeness.backing_off_hosts,
+        ),
+        robots_files=("Origins whose robots.txt is remembered.", politeness.robots_files),
+        robots_size_bytes=("Held by them.", politeness.robots_bytes),
+    )
+    yield from _counters(
+        politeness_back_offs=("Answers of 429 and 503.", politeness.back_offs_total),
+        robots_hits=("Questions answered by a remembered file.", politeness.robots_hits_total),
+        robots_misses=("Fetches of a robots.txt.", politeness.robots_misses_total),
     )
 
 
@@ -130,6 +188,44 @@ def extractor_families(extractor: ExtractorStatistics) -> Iterator[Metric]:
             "Processes that hung, died or ran out of memory.",
             extractor.workers_failed,
         ),
+    )
+
+
+def renderer_families(renderer: RendererStatistics) -> Iterator[Metric]:
+    """The browser, its pages, and the proxy that they load through."""
+    pool, traffic = renderer.pool, renderer.traffic
+    yield from _gauges(
+        browser_pages=("Pages in a tab, or on their way into one.", pool.pages),
+        browser_waiting_pages=("Pages that wait for a tab.", pool.pages_waiting),
+        browser_running=("Browsers.", pool.browsers),
+        browser_memory_bytes=("Held by the browsers' processes.", pool.held_bytes),
+        browser_connections=("Connections of pages.", traffic.open_connections),
+    )
+    yield from _counters(
+        browser_starts=("Browsers ever started or connected to.", pool.browser_starts),
+        browser_failures=(
+            "Browsers that ended unasked or did not start.",
+            pool.browser_failures,
+        ),
+        browser_killed_pages=("Pages killed for the memory that they held.", pool.pages_killed),
+        browser_retries=("Pages tried again after a crash.", renderer.retries),
+        browser_requests=("Requests of pages.", traffic.requests - traffic.unauthorised),
+        browser_refused_requests=("Requests of pages that reached no origin.", traffic.refused),
+        browser_received_bytes=("What origins sent to pages.", traffic.received_bytes),
+    )
+    ended = CounterMetricFamily(
+        "browser_renders", "Pages that were rendered, by the outcome.", labels=["outcome"]
+    )
+    for outcome in RENDER_OUTCOMES:
+        ended.add_metric([outcome], renderer.outcomes.get(outcome, 0))
+    yield ended
+    below = [str(bound) for bound in RENDER_SECONDS_BUCKETS]
+    cumulated = accumulate(renderer.seconds_counts)
+    yield HistogramMetricFamily(
+        "browser_render_duration_seconds",
+        "Rendering one page, waiting for a tab and the browser included.",
+        buckets=list(zip((*below, "+Inf"), map(float, cumulated), strict=True)),
+        sum_value=renderer.seconds_sum,
     )
 
 

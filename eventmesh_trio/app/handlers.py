@@ -1,7 +1,8 @@
 """What each route does: WIRE.md, sections 1 to 3. WebSockets have a module of their own."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -10,7 +11,7 @@ import trio
 from eventmesh_trio.app.calls import Call
 from eventmesh_trio.app.lifespan import Mesh
 from eventmesh_trio.app.streams import HTTPStream, limit_origins, wishes_of
-from eventmesh_trio.errors import ConflictError, DependencyError, NotFoundError, ValidationError
+from eventmesh_trio.errors import ConflictError, NotFoundError, RequestError, ValidationError
 from eventmesh_trio.mesh.run import Run
 from eventmesh_trio.mesh.session import Position, Session
 from eventmesh_trio.mesh.subscriber import Subscriber
@@ -19,7 +20,7 @@ from eventmesh_trio.wire.dialects import Shape
 from eventmesh_trio.wire.encoders import StreamFraming
 from eventmesh_trio.wire.headers import parse_identifier, wish_fields
 from eventmesh_trio.wire.negotiation import accepts
-from eventmesh_trio.wire.requests import CrawlRequest, parse_deepsearch_request
+from eventmesh_trio.wire.requests import CrawlRequest
 
 __all__ = [
     "attach",
@@ -44,29 +45,43 @@ async def crawl(mesh: Mesh, call: Call, *, framing: StreamFraming) -> None:
     request, fingerprint = await _read_crawl(mesh, call)
     stream = HTTPStream.of(mesh, call, framing, "both")
     session = _session_of(mesh, call)
+    start = partial(mesh.start_crawl, session, request)
+    _, subscriber = _joined(call, session, stream, fingerprint, start)
+    if subscriber is None:
+        await call.exchange.send_response(204, call.fields())
+        return
+    await stream.serve(session, subscriber)
+
+
+def _joined(
+    call: Call,
+    session: Session,
+    stream: HTTPStream,
+    fingerprint: str,
+    start: Callable[..., tuple[Run, Subscriber | None]],
+) -> tuple[Run | None, Subscriber | None]:
+    """The run that a POST asks for, and its reader: of the same run again, or of one that starts.
+
+    No reader: the run has ended, and the client's cursor is behind its last event.
+    """
     spec = stream.reader_spec()
     run = _equal_run(call, session, fingerprint)
-    if run is not None:
-        position = _position_in(session, run, call.last_event_id)
-        if position.gap is None and not run.live and session.is_exhausted(position.after):
-            await call.exchange.send_response(204, call.fields())
-            return
-        subscriber: Subscriber | None = session.subscribe(
-            attrs.evolve(spec, until="run", request_id=run.request_id),
-            after=position.after,
-            gap=position.gap,
-        )
-    else:
-        _, subscriber = mesh.start_crawl(
-            session,
-            request,
+    if run is None:
+        return start(
             request_id=call.request_id,
             reader=attrs.evolve(spec, until="run", request_id=call.request_id),
             idempotency_key=_idempotency_key(call),
             fingerprint=fingerprint,
         )
-    assert subscriber is not None, "a run with a reader has a subscriber"
-    await stream.serve(session, subscriber)
+    position = _position_in(session, run, call.last_event_id)
+    if position.gap is None and not run.live and session.is_exhausted(position.after):
+        return run, None
+    subscriber = session.subscribe(
+        attrs.evolve(spec, until="run", request_id=run.request_id),
+        after=position.after,
+        gap=position.gap,
+    )
+    return run, subscriber
 
 
 async def crawl_sse(mesh: Mesh, call: Call) -> None:
@@ -138,12 +153,47 @@ async def attach(mesh: Mesh, call: Call, *, framing: StreamFraming, shape: Shape
     await stream.serve(session, subscriber)
 
 
-async def deepsearch(mesh: Mesh, call: Call) -> None:
-    """``POST``: no search provider is there yet, and a client is told so before a stream begins."""
-    parse_deepsearch_request(await _read_body(mesh, call))
-    raise DependencyError(
-        "no search provider is configured on this server", retry_after_seconds=3600
-    )
+async def deepsearch(mesh: Mesh, call: Call, *, framing: StreamFraming) -> None:
+    """``POST``: start a deep search, or attach to the same one, and stream it.
+
+    The response begins when the provider has answered: where it cannot serve, that is the response.
+    """
+    limit_origins(mesh, call, framing)
+    request = mesh.read_search(await _read_body(mesh, call))
+    fingerprint = hashlib.sha256(encode_json(request)).hexdigest()
+    stream = HTTPStream.of(mesh, call, framing, "both")
+    session = _session_of(mesh, call)
+    start = partial(mesh.start_search, session, request)
+    run, subscriber = _joined(call, session, stream, fingerprint, start)
+    if run is None or subscriber is None:
+        await call.exchange.send_response(204, call.fields())
+        return
+    try:
+        await _wait_answer(mesh, call, run)
+    except BaseException:
+        subscriber.close(keep_place=True)  # as a reader that left before the end of its stream
+        raise
+    await stream.serve(session, subscriber)
+
+
+async def _wait_answer(mesh: Mesh, call: Call, run: Run) -> None:
+    """As `Mesh.wait_answer`, until the client leaves: what then is done is up to its stream."""
+    failure: RequestError | None = None
+
+    async def wait() -> None:
+        nonlocal failure
+        try:
+            await mesh.wait_answer(run)
+        except RequestError as error:
+            failure = error
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await call.exchange.wait_disconnected()
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def _read_crawl(mesh: Mesh, call: Call) -> tuple[CrawlRequest, str]:

@@ -15,31 +15,40 @@ import structlog
 import trio
 
 from eventmesh_trio import __version__
-from eventmesh_trio.abc import Encoder
+from eventmesh_trio.abc import Encoder, Job, SearchProvider
 from eventmesh_trio.app.admission import Admission
 from eventmesh_trio.app.config import Config
+from eventmesh_trio.app.embedded import EmbeddedStream
 from eventmesh_trio.app.observability import Metrics
 from eventmesh_trio.app.stream_config import Protocol
-from eventmesh_trio.errors import OverloadedError, StreamingError
+from eventmesh_trio.errors import OverloadedError, StreamingError, bare
 from eventmesh_trio.mesh.global_metrics import GlobalStreamingMetrics
 from eventmesh_trio.mesh.hub import Hub, open_hub
 from eventmesh_trio.mesh.observers import LifecycleChannel, Loss
-from eventmesh_trio.mesh.reader import ReaderSpec, SubscriberStatistics, Until
+from eventmesh_trio.mesh.reader import ReaderSpec, Until
 from eventmesh_trio.mesh.run import Run
 from eventmesh_trio.mesh.session import Session
 from eventmesh_trio.mesh.subscriber import Subscriber
-from eventmesh_trio.pipeline.cache import MemoryCache
+from eventmesh_trio.pipeline.cache import DocumentCache
+from eventmesh_trio.pipeline.cache_opening import open_store
 from eventmesh_trio.pipeline.crawl import CrawlJob, CrawlPorts
+from eventmesh_trio.pipeline.deepsearch import DeepSearchJob, FirstAnswer
 from eventmesh_trio.pipeline.fetch import open_fetcher
-from eventmesh_trio.pipeline.guard import AddressPolicy
 from eventmesh_trio.pipeline.politeness import Politeness
+from eventmesh_trio.pipeline.rendering import open_rendering
+from eventmesh_trio.pipeline.search_opening import open_search
 from eventmesh_trio.pipeline.workers import open_extractor
 from eventmesh_trio.transport.drain import Drain
 from eventmesh_trio.wire.dialects import Dialect
 from eventmesh_trio.wire.encoders import HTTPEncoder
-from eventmesh_trio.wire.events import Event
 from eventmesh_trio.wire.headers import ReaderWishes
-from eventmesh_trio.wire.requests import CrawlRequest, parse_crawl_request
+from eventmesh_trio.wire.requests import (
+    CrawlOptions,
+    CrawlRequest,
+    DeepSearchRequest,
+    parse_crawl_request,
+    parse_deepsearch_request,
+)
 
 __all__ = ["EmbeddedStream", "Mesh", "open_mesh"]
 
@@ -51,28 +60,47 @@ async def open_mesh(config: Config | None = None) -> AsyncIterator["Mesh"]:
     """Open the hub and the pipeline's ports.
 
     Leaving the block cancels every run and waits for its tasks, connections and worker processes,
-    each wait bounded. Under trio, in any task; no signals are touched.
+    each wait bounded, and ends the browser. Under trio, in any task; no signals are touched.
 
     Args:
       config: all defaults where None; `load_config` reads one from a file and the environment.
     """
     config = config or Config()
-    policy = AddressPolicy(allow_private=config.fetch.allow_private)
+    policy = config.fetch.policy()
     async with (
         open_fetcher(config.fetch, policy, user_agent=config.fetch.user_agent) as fetcher,
+        open_rendering(config.render, config.proxy, fetcher, policy) as renderer,
         open_extractor(config.workers) as extractor,
+        open_store(config.cache) as store,
     ):
-        cache = MemoryCache(config.cache)
-        async with open_hub(config.mesh) as hub:
-            metrics = Metrics(hub, cache, fetcher, extractor)
+        cache = DocumentCache(store, config.cache)
+        async with (
+            open_search(
+                config.search,
+                cache,
+                fetch=config.fetch,
+                policy=policy,
+                user_agent=config.fetch.user_agent,
+            ) as search,
+            open_hub(config.mesh) as hub,
+        ):
+            politeness = Politeness(
+                fetcher, config.politeness, max_connections=config.fetch.max_connections
+            )
+            metrics = Metrics(hub, cache, fetcher, extractor, politeness, renderer)
             ports = CrawlPorts(
                 fetcher=fetcher,
                 extractor=extractor,
                 cache=cache,
-                politeness=Politeness(fetcher, config.politeness),
+                politeness=politeness,
                 meter=metrics,
+                cache_limits=config.cache,
+                flights=cache.flights,
+                policy=policy,
+                renderer=renderer,
             )
-            mesh = Mesh(config, hub, ports, cache, metrics)
+            search.meter = metrics
+            mesh = Mesh(config, hub, ports, cache, metrics, search)
             yield mesh
             await mesh.drain()
 
@@ -84,9 +112,12 @@ class Mesh:
     config: Config
     hub: Hub
     ports: CrawlPorts
-    cache: MemoryCache
+    cache: DocumentCache
     metrics: Metrics
+    search: SearchProvider
     dialects: WeakKeyDictionary[Run, Dialect] = attrs.field(factory=WeakKeyDictionary)
+    answers: WeakKeyDictionary[Run, FirstAnswer] = attrs.field(factory=WeakKeyDictionary)
+    """Of the deep searches: whether their provider has served."""
     service: Drain = attrs.field(factory=Drain, init=False)
     """Counts what is served now, and begins its end; shared with the transport."""
     admission: Admission = attrs.field(init=False)
@@ -108,6 +139,12 @@ class Mesh:
             max_urls=self.config.server.max_urls,
             concurrency=self.config.crawl.concurrency,
         )
+
+    def read_search(self, body: Any) -> DeepSearchRequest:
+        """A deep search's decoded JSON body; raises `ValidationError`, naming its member."""
+        request = parse_deepsearch_request(body, concurrency=self.config.crawl.concurrency)
+        self.search.check(request.query)
+        return request
 
     def start_crawl(
         self,
@@ -133,12 +170,72 @@ class Mesh:
             ports=self.ports,
             limits=self.config.crawl,
         )
+        return self._start(
+            session, job, request.options, request_id, reader, idempotency_key, fingerprint
+        )
+
+    def start_search(
+        self,
+        session: Session,
+        request: DeepSearchRequest,
+        *,
+        request_id: str,
+        reader: ReaderSpec | None,
+        idempotency_key: str | None = None,
+        fingerprint: str | None = None,
+    ) -> tuple[Run, Subscriber | None]:
+        """Start a deep search, as `start_crawl`; `wait_answer` tells whether it can be served."""
+        self.admission.require_serving()
+        job = DeepSearchJob(
+            request,
+            session_id=session.session_id,
+            request_id=request_id,
+            provider=self.search,
+            ports=self.ports,
+            limits=self.config.crawl,
+        )
+        run, subscriber = self._start(
+            session, job, request.crawl_options, request_id, reader, idempotency_key, fingerprint
+        )
+        self.answers[run] = job.first_answer
+        return run, subscriber
+
+    async def wait_answer(self, run: Run) -> None:
+        """Wait until a deep search has its provider's answer, at most ``answer_wait_seconds``.
+
+        A failure after that is told by the run's events. Any other run need not be waited for.
+
+        Raises:
+          DependencyError: the provider could not serve. The run has ended, and a request with its
+            idempotency key begins another.
+        """
+        await trio.lowlevel.checkpoint()
+        answer = self.answers.get(run)
+        if answer is None:
+            return
+        failure = None
+        with trio.move_on_after(self.config.search.answer_wait_seconds):
+            failure = await answer.wait()
+        if failure is not None:
+            run.idempotency_key = None
+            raise bare(failure)
+
+    def _start(
+        self,
+        session: Session,
+        job: Job,
+        options: CrawlOptions,
+        request_id: str,
+        reader: ReaderSpec | None,
+        idempotency_key: str | None,
+        fingerprint: str | None,
+    ) -> tuple[Run, Subscriber | None]:
         try:
             return self.hub.start_run(
                 session,
                 job,
                 request_id=request_id,
-                timeout_seconds=request.options.run_timeout_seconds,
+                timeout_seconds=options.run_timeout_seconds,
                 reader=reader,
                 held_capacity=self.config.stream.buffer.default_events,
                 idempotency_key=idempotency_key,
@@ -197,7 +294,7 @@ class Mesh:
         )
 
     @asynccontextmanager
-    async def crawl(self, urls: Sequence[str], **options: Any) -> AsyncIterator["EmbeddedStream"]:
+    async def crawl(self, urls: Sequence[str], **options: Any) -> AsyncIterator[EmbeddedStream]:
         """Crawl within this program: ``async with mesh.crawl(urls, concurrency=3) as stream``.
 
         Leaving the block before the summary cancels the run.
@@ -210,6 +307,57 @@ class Mesh:
         request = self.read_request({"urls": list(urls), "options": options})
         session = self.hub.open_session(None)
         request_id = f"req-{uuid.uuid4()}"
+        spec = self._embedded_spec(request_id)
+        run, subscriber = self.start_crawl(session, request, request_id=request_id, reader=spec)
+        assert subscriber is not None, "a run with a reader has a subscriber"
+        try:
+            yield EmbeddedStream(run, subscriber)
+        finally:
+            subscriber.close()  # an unnamed session without readers is cancelled at once
+
+    @asynccontextmanager
+    async def deepsearch(
+        self,
+        query: str,
+        *,
+        limit: int = 10,
+        include_content: bool = True,
+        country: str | None = None,
+        locale: str | None = None,
+        **crawl_options: Any,
+    ) -> AsyncIterator[EmbeddedStream]:
+        """Search and crawl within this program: ``async with mesh.deepsearch("...") as stream``.
+
+        Entering waits for the provider's answer; leaving is as with `crawl`.
+
+        Args:
+          crawl_options: as in the ``options`` object of WIRE.md, section 2.
+        Raises:
+          DependencyError: the provider cannot serve.
+          ValidationError: naming the argument that cannot be.
+        """
+        request = self.read_search(
+            {
+                "query": query,
+                "limit": limit,
+                "include_content": include_content,
+                "country": country,
+                "locale": locale,
+                "crawl_options": crawl_options,
+            }
+        )
+        session = self.hub.open_session(None)
+        request_id = f"req-{uuid.uuid4()}"
+        spec = self._embedded_spec(request_id)
+        run, subscriber = self.start_search(session, request, request_id=request_id, reader=spec)
+        assert subscriber is not None, "a run with a reader has a subscriber"
+        try:
+            await self.wait_answer(run)
+            yield EmbeddedStream(run, subscriber)
+        finally:
+            subscriber.close()  # an unnamed session without readers is cancelled at once
+
+    def _embedded_spec(self, request_id: str) -> ReaderSpec:
         encoder = HTTPEncoder("ndjson")
         spec = self.reader_spec(
             ReaderWishes(),
@@ -219,13 +367,7 @@ class Mesh:
             request_id=request_id,
             connection_id=f"conn-{uuid.uuid4().hex}",
         )
-        spec = attrs.evolve(spec, protocol="channel")
-        run, subscriber = self.start_crawl(session, request, request_id=request_id, reader=spec)
-        assert subscriber is not None, "a run with a reader has a subscriber"
-        try:
-            yield EmbeddedStream(run, subscriber)
-        finally:
-            subscriber.close()  # an unnamed session without readers is cancelled at once
+        return attrs.evolve(spec, protocol="channel")
 
     # --- Draining ---------------------------------------------------------------------------
 
@@ -311,6 +453,15 @@ class Mesh:
             "global_metrics": status.global_metrics,
             "sessions": len(self.hub.sessions),
             "active_runs": census.active_runs,
+            "cache": self._cache_health(),
+        }
+
+    def _cache_health(self) -> dict[str, Any]:
+        store = self.cache.statistics().store
+        return {
+            "store": store.kind,
+            "status": "ok" if store.trouble is None else "failing",
+            "reason": store.trouble,
         }
 
     async def stats(self) -> dict[str, Any]:
@@ -335,41 +486,3 @@ class Mesh:
 
     def note_eviction(self, error: StreamingError) -> None:
         self.metrics.eviction(error.type)
-
-
-@attrs.define(eq=False)
-class EmbeddedStream:
-    """A run's events, in order; the summary is the last. Iterate it once."""
-
-    run: Run
-    subscriber: Subscriber
-    _begun_at: float | None = attrs.field(factory=trio.current_time, init=False)
-
-    def statistics(self) -> SubscriberStatistics:
-        """How this reader fares; how far the run has come tells ``run.statistics()``."""
-        return self.subscriber.statistics()
-
-    def pause(self) -> None:
-        """Stop the work; pages in flight are fetched again after `resume`, none is lost."""
-        self.run.pause()
-
-    def resume(self) -> None:
-        self.run.resume()
-
-    async def cancel(self) -> None:
-        """Cancel the run (a checkpoint); its summary still comes."""
-        self.run.cancel()
-        await trio.lowlevel.checkpoint()
-
-    def __aiter__(self) -> "EmbeddedStream":
-        return self
-
-    async def __anext__(self) -> Event:
-        try:
-            event = await self.subscriber.receive()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
-        if self._begun_at is not None:
-            self.subscriber.first_byte((trio.current_time() - self._begun_at) * 1000)
-            self._begun_at = None
-        return event

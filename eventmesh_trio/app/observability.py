@@ -6,7 +6,7 @@ Names and labels are documented in ``docs/metrics.rst``. No label carries a URL,
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import attrs
 import structlog
@@ -26,6 +26,8 @@ from eventmesh_trio.app.families import (
     extractor_families,
     fetcher_families,
     mesh_families,
+    politeness_families,
+    renderer_families,
 )
 from eventmesh_trio.errors import (
     BackpressureExceeded,
@@ -37,8 +39,14 @@ from eventmesh_trio.errors import (
 )
 from eventmesh_trio.mesh.hub import Hub
 from eventmesh_trio.mesh.reader import StreamProtocol
-from eventmesh_trio.pipeline.cache import MemoryCache
+from eventmesh_trio.pipeline.cache import DocumentCache
 from eventmesh_trio.pipeline.fetch import HTTPFetcher
+from eventmesh_trio.pipeline.gate import GateDecision
+from eventmesh_trio.pipeline.politeness import Politeness
+from eventmesh_trio.pipeline.reading import RenderOutcome
+from eventmesh_trio.pipeline.render import IDLE, BrowserRenderer
+from eventmesh_trio.pipeline.search import OUTCOMES as SEARCH_OUTCOMES
+from eventmesh_trio.pipeline.search_limits import PROVIDERS
 from eventmesh_trio.pipeline.workers import WorkerPool
 
 __all__ = ["CONTENT_TYPE", "Metrics", "configure_logging"]
@@ -49,6 +57,7 @@ _FIRST_BYTE_BUCKETS: Final = (
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )
 _FETCH_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_SEARCH_BUCKETS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _EXTRACTION_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0)
 
 
@@ -75,7 +84,13 @@ class Metrics:
     """
 
     def __init__(
-        self, hub: Hub, cache: MemoryCache, fetcher: HTTPFetcher, extractor: WorkerPool
+        self,
+        hub: Hub,
+        cache: DocumentCache,
+        fetcher: HTTPFetcher,
+        extractor: WorkerPool,
+        politeness: Politeness,
+        renderer: BrowserRenderer | None = None,
     ) -> None:
         self.registry = CollectorRegistry()
         registry: Final = self.registry
@@ -110,6 +125,20 @@ class Metrics:
             OUTCOMES,
             registry,
         )
+        self._decisions = _labelled_counters(
+            "crawl_gate_decisions",
+            "Fetched pages that were judged, by how they are to be read.",
+            "decision",
+            (*get_args(GateDecision), _OTHER),
+            registry,
+        )
+        self._renders = _labelled_counters(
+            "crawl_renders",
+            "Pages that a browser was to render, by what came of it.",
+            "outcome",
+            (*get_args(RenderOutcome), _OTHER),
+            registry,
+        )
         self._fetches = Histogram(
             "crawl_fetch_duration_seconds",
             "One attempt that brought a response, redirects included.",
@@ -122,13 +151,35 @@ class Metrics:
             buckets=_EXTRACTION_BUCKETS,
             registry=registry,
         )
+        searches = Counter(
+            "search_requests",
+            "Requests to search providers, by who was asked and what came of it.",
+            ["outcome", "provider"],
+            registry=registry,
+        )
+        # All of them there from the start, at 0.
+        self._searches = {
+            (outcome, provider): searches.labels(outcome, provider)
+            for provider in (*PROVIDERS, _OTHER)
+            for outcome in (*SEARCH_OUTCOMES, _OTHER)
+        }
+        self._search_times = _labelled_histograms(
+            Histogram(
+                "search_request_duration_seconds",
+                "One request to a search provider, however it ended.",
+                ["provider"],
+                buckets=_SEARCH_BUCKETS,
+                registry=registry,
+            ),
+            (*PROVIDERS, _OTHER),
+        )
         self._fetched_bytes = Counter(
             "crawl_fetched_bytes", "Bodies as origins sent them.", registry=registry
         )
         self._retries = Counter(
             "crawl_retries", "Attempts at a URL after its first.", registry=registry
         )
-        self._parts = _Parts(hub, cache, fetcher, extractor)
+        self._parts = _Parts(hub, cache, fetcher, extractor, politeness, renderer)
         registry.register(self._parts)
         ProcessCollector(registry=registry)
 
@@ -152,6 +203,18 @@ class Metrics:
 
     def extracted(self, seconds: float) -> None:
         self._extractions.observe(seconds)
+
+    def gated(self, decision: str) -> None:
+        self._decisions.get(decision, self._decisions[_OTHER]).inc()
+
+    def rendered(self, outcome: str) -> None:
+        self._renders.get(outcome, self._renders[_OTHER]).inc()
+
+    def searched(self, provider: str, outcome: str, seconds: float) -> None:
+        provider = provider if provider in PROVIDERS else _OTHER
+        outcome = outcome if outcome in SEARCH_OUTCOMES else _OTHER
+        self._searches[outcome, provider].inc()
+        self._search_times[provider].observe(seconds)
 
     def settled(self, outcome: str) -> None:
         self._pages.get(outcome, self._pages[_OTHER]).inc()
@@ -209,9 +272,11 @@ class _Parts(Collector):
     """
 
     _hub: Hub
-    _cache: MemoryCache
+    _cache: DocumentCache
     _fetcher: HTTPFetcher
     _extractor: WorkerPool
+    _politeness: Politeness
+    _renderer: BrowserRenderer | None
     _families: Sequence[Metric] = attrs.field(default=(), init=False)
 
     def refresh(self) -> None:
@@ -220,6 +285,8 @@ class _Parts(Collector):
             *cache_families(self._cache.statistics()),
             *fetcher_families(self._fetcher.statistics()),
             *extractor_families(self._extractor.statistics()),
+            *politeness_families(self._politeness.statistics()),
+            *renderer_families(self._renderer.statistics() if self._renderer else IDLE),
         )
 
     def collect(self) -> Iterable[Metric]:

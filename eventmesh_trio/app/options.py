@@ -12,7 +12,32 @@ from eventmesh_trio.app.profiles import PROFILES
 from eventmesh_trio.app.settings import ENVIRONMENT_PREFIX
 from eventmesh_trio.errors import ConfigError
 
-__all__ = ["read_options", "settings_options"]
+__all__ = [
+    "allow_private_option",
+    "browser_option",
+    "read_options",
+    "settings_options",
+    "store_option",
+]
+
+allow_private_option = click.option(
+    "--allow-private",
+    multiple=True,
+    metavar="CIDR",
+    help="Let this network be fetched although it is not public; repeatable.",
+)
+browser_option = click.option(
+    "--browser",
+    metavar="BROWSER",
+    help="Render pages that scripts build with this browser: auto, its path, or the DevTools "
+    "endpoint of one that runs.",
+)
+store_option = click.option(
+    "--store",
+    metavar="STORE",
+    help="Where documents are kept: memory:, or sqlite:PATH. By default a file in the user's "
+    "data directory.",
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -55,6 +55,10 @@ class Bar:
         """Move on; ``note`` stands behind the bar."""
         self._progress.update(self._task, completed=completed, note=note)
 
+    def expect(self, total: int) -> None:
+        """Say how many there are, where that was not known at first."""
+        self._progress.update(self._task, total=total)
+
     def refresh(self) -> None:
         if self.is_drawn:
             self._progress.refresh()
@@ -70,6 +74,7 @@ class ProgressBar(Bar):
     def __init__(self, total: int) -> None:
         super().__init__(total)
         self._drawn_at = float("-inf")
+        self._crawled = 0  # of a search, whose results do not count themselves
 
     def show(self, event: events.Event) -> None:
         """Move on by a result; a summary is printed, and stays."""
@@ -77,6 +82,11 @@ class ProgressBar(Bar):
             return
         if isinstance(event, events.Result):
             self.advance(event.progress.completed)
+        elif isinstance(event, events.CrawlStart):
+            self.expect(event.total_urls)
+        elif isinstance(event, events.SearchResult):
+            self._crawled += 1
+            self.advance(self._crawled)
         elif isinstance(event, events.Summary):
             self.advance(event.successful + event.failed)
             self.say(

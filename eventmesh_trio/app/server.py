@@ -4,6 +4,7 @@ import signal
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
 
@@ -50,7 +51,11 @@ async def serve(
                 "proxy that authenticates, or say --insecure-bind"
             )
     listeners = await open_listeners(binds, ssl_context)
-    async with open_mesh(config) as mesh, trio.open_nursery() as nursery:
+    async with AsyncExitStack() as stack:
+        for listener in listeners:
+            stack.callback(listener.close)  # also where the mesh cannot be opened
+        mesh = await stack.enter_async_context(open_mesh(config))
+        nursery = await stack.enter_async_context(trio.open_nursery())
         addresses: list[str] = await nursery.start(
             partial(
                 serve_listeners,

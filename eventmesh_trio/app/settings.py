@@ -14,6 +14,7 @@ import attrs
 
 from eventmesh_trio.app.config import Config
 from eventmesh_trio.app.quantities import Unit, show_quantity, unit_of
+from eventmesh_trio.pipeline.secret import Secret
 
 __all__ = ["DOCUMENTED", "ENVIRONMENT_PREFIX", "Setting", "settings"]
 
@@ -94,7 +95,7 @@ class Setting:
             return "size" if self.unit == "bytes" else "duration"
         if self.item is not None:
             return "table" if get_origin(self.item) is tuple else "list"
-        names = {bool: "boolean", int: "integer", float: "number"}
+        names = {bool: "boolean", int: "integer", float: "number", Secret: "secret"}
         return names.get(self.attribute.type, "text")  # type: ignore[arg-type]
 
     @property
@@ -115,6 +116,8 @@ class Setting:
 
     def show(self, value: Any) -> str:
         """A value as a message or a table shows it."""
+        if callable(self.attribute.repr):  # a part of it is secret
+            return self.attribute.repr(value)
         if isinstance(value, bool):
             return str(value).lower()
         if isinstance(value, tuple):

@@ -5,7 +5,7 @@ One task reads commands and posts replies to the subscriber; `deliver_messages` 
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -18,7 +18,6 @@ from eventmesh_trio.app.delivery import deliver_messages
 from eventmesh_trio.app.lifespan import Mesh
 from eventmesh_trio.errors import (
     ConflictError,
-    DependencyError,
     EventMeshError,
     ForbiddenError,
     InvalidRequest,
@@ -37,7 +36,6 @@ from eventmesh_trio.wire.encoders import MessageFraming
 from eventmesh_trio.wire.errors import error_info
 from eventmesh_trio.wire.headers import is_allowed_origin, parse_identifier, parse_wishes
 from eventmesh_trio.wire.negotiation import message_encoder
-from eventmesh_trio.wire.requests import parse_deepsearch_request
 from eventmesh_trio.wire.timestamps import utc_timestamp
 from eventmesh_trio.wire.websocket import encode_frame
 
@@ -163,17 +161,22 @@ class _Connection:
     async def _crawl(self, command: Command) -> None:
         self.mesh.admission.require_serving()
         request = self.mesh.read_request(command.arguments)
+        self._start(command, partial(self.mesh.start_crawl, self.session, request))
+
+    async def _deepsearch(self, command: Command) -> None:
+        # Begun at once: a socket must obey while a provider thinks. Its failure is the run's.
+        self.mesh.admission.require_serving()
+        request = self.mesh.read_search(command.arguments)
+        self._start(command, partial(self.mesh.start_search, self.session, request))
+
+    def _start(self, command: Command, start: Callable[..., tuple[Run, Subscriber | None]]) -> None:
         request_id = command.request_id or f"req-{uuid.uuid4()}"
         run = self.session.runs.get(request_id)
         if run is not None and run.live:
             raise ConflictError("a run with this id is live")
-        run, _ = self.mesh.start_crawl(self.session, request, request_id=request_id, reader=None)
+        run, _ = start(request_id=request_id, reader=None)
         self.mesh.dialects[run] = command.dialect or "envelope"
         self.subscriber.note_asked(request_id, self.commanded_at)
-
-    async def _deepsearch(self, command: Command) -> None:
-        parse_deepsearch_request(command.arguments)
-        raise DependencyError("no search provider is configured on this server")
 
     async def _control(self, command: Command) -> None:
         request_id = command.request_id

@@ -10,6 +10,7 @@ import msgspec
 
 from eventmesh_trio.app.quantities import read_quantity
 from eventmesh_trio.app.settings import Setting
+from eventmesh_trio.pipeline.secret import Secret
 
 __all__ = ["read_value"]
 
@@ -34,10 +35,12 @@ def read_value(setting: Setting, value: Any) -> Any:
     parts = _listed(value)
     if IPv4Network in (item, *get_args(item)):
         return tuple(ip_network(str(part), strict=False) for part in parts)
-    return msgspec.convert(tuple(parts), setting.attribute.type)
+    return msgspec.convert(tuple(parts), setting.attribute.type, strict=False)
 
 
 def _one(setting: Setting, value: Any) -> Any:
+    if setting.attribute.type is Secret:
+        return _secret(value)
     unit = setting.unit
     bare = _is_number(value)
     if isinstance(value, str) and setting.attribute.type is bool:
@@ -53,6 +56,12 @@ def _one(setting: Setting, value: Any) -> Any:
     if isinstance(read, (int, float)) and not isinstance(read, bool) and not read >= 0:
         raise ValueError("it must not be negative")
     return read
+
+
+def _secret(value: Any) -> Secret:
+    if not isinstance(value, str):
+        raise ValueError("a key is a text")  # and nothing of it is repeated
+    return Secret(value.strip())
 
 
 def _is_number(value: Any) -> bool:

@@ -25,7 +25,7 @@ from eventmesh_trio.client.connection import OpenStream, dial
 from eventmesh_trio.client.endpoint import Endpoint, convert
 from eventmesh_trio.client.follow import Follower, OpenFeed, is_event_id
 from eventmesh_trio.client.limits import ClientLimits
-from eventmesh_trio.client.openers import HTTPFraming, HTTPOpener, WebSocketOpener
+from eventmesh_trio.client.openers import HTTPFraming, HTTPOpener, Operation, WebSocketOpener
 from eventmesh_trio.client.stream import Command, CrawlStream, control
 from eventmesh_trio.errors import ValidationError
 from eventmesh_trio.wire.headers import parse_identifier
@@ -101,13 +101,62 @@ class Client:
           TypeError: an option that does not exist.
         """
         body = {"urls": list(urls), "options": _merge(options, more_options)}
+        async with self._run("crawl", body, session_id, protocol) as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def deepsearch(
+        self,
+        query: str,
+        *,
+        limit: int = 10,
+        include_content: bool = True,
+        country: str | None = None,
+        locale: str | None = None,
+        crawl_options: CrawlOptions | Mapping[str, object] | None = None,
+        session_id: str | None = None,
+        protocol: StreamProtocol = "sse",
+    ) -> AsyncIterator[CrawlStream]:
+        """Start a deep search and stream its events; otherwise as `crawl`.
+
+        Entering waits for the first event, and so for the answer of the server's search provider.
+
+        Args:
+          limit: how many URLs at most, 1 to 50.
+          include_content: false: only search, crawl nothing.
+          country: of ISO 3166-1 (``DE``); locale: of BCP 47 (``de``). For providers that know them.
+          crawl_options: how what is found is crawled, as the ``options`` of `crawl`.
+        Raises:
+          DependencyError: the server's search provider could not serve, for as long as the limits
+            allow trying again. Over a WebSocket this is an event ``error`` of the run instead.
+          EventMeshError: as `crawl`.
+        """
+        body = {
+            "query": query,
+            "limit": limit,
+            "include_content": include_content,
+            "country": country,
+            "locale": locale,
+            "crawl_options": _merge(crawl_options, {}),
+        }
+        async with self._run("deepsearch", body, session_id, protocol) as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def _run(
+        self,
+        operation: Operation,
+        body: Mapping[str, Any],
+        session_id: str | None,
+        protocol: StreamProtocol,
+    ) -> AsyncIterator[CrawlStream]:
         session = parse_identifier(session_id or f"client-{uuid.uuid4()}", "session_id")
         request_id = f"req-{uuid.uuid4()}"
         opener: OpenFeed
         if protocol == "websocket":
-            opener = WebSocketOpener(self._endpoint, session, request_id, body)
+            opener = WebSocketOpener(self._endpoint, session, request_id, body, operation)
         else:
-            opener = HTTPOpener(self._endpoint, protocol, session, request_id, body)
+            opener = HTTPOpener(self._endpoint, protocol, session, request_id, body, operation)
         follower = Follower(opener, self._endpoint.limits, request_id=request_id)
         stream = CrawlStream(self._endpoint, follower, session, request_id)
         try:

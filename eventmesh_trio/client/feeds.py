@@ -149,7 +149,7 @@ _decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
 
 
 class EnvelopeFeed:
-    """Events in the envelopes of a WebSocket, and the crawl that was asked for over it.
+    """Events in the envelopes of a WebSocket, and the run that was asked for over it.
 
     On a new socket of an old session the server is asked which runs it has. If ours is not among
     them and no event of it ever came, the request got lost and is sent again; if some came, the
@@ -159,19 +159,26 @@ class EnvelopeFeed:
     retry_seconds: float | None = None
 
     def __init__(
-        self, socket: ClientWebSocket, request_id: str, crawl: Mapping[str, Any], *, has_begun: bool
+        self,
+        socket: ClientWebSocket,
+        request_id: str,
+        body: Mapping[str, Any],
+        *,
+        operation: str = "crawl",
+        has_begun: bool,
     ) -> None:
         self._socket = socket
         self._request_id = request_id
-        self._crawl = crawl
+        self._body = body
+        self._operation = operation
         self._has_begun = has_begun  # an event of the run has come, over this or an earlier socket
         self._asked_again = False
         self._must_ask = False
         self._failure: EventMeshError | None = None
 
-    async def send_crawl(self) -> None:
-        """Ask for the crawl. A cancelled or failed call leaves the socket unusable."""
-        await self._send("crawl", {"request_id": self._request_id, **self._crawl})
+    async def send_request(self) -> None:
+        """Ask for the run. A cancelled or failed call leaves the socket unusable."""
+        await self._send(self._operation, {"request_id": self._request_id, **self._body})
 
     async def send_status(self) -> None:
         """Ask which runs there are; `receive_batch` acts on the answer."""
@@ -183,7 +190,7 @@ class EnvelopeFeed:
             await trio.lowlevel.checkpoint()
             raise self._failure
         if self._must_ask:  # here, where a cancellation loses no events
-            await self.send_crawl()
+            await self.send_request()
             self._must_ask = False
         events: list[AnyStreamEvent] = []
         for text in await self._socket.receive_batch():

@@ -12,9 +12,10 @@ from eventmesh_trio.client.websocket import ClientWebSocket
 from eventmesh_trio.errors import RemoteProtocolError
 from eventmesh_trio.wire.codec import encode_json
 
-__all__ = ["HTTPFraming", "HTTPOpener", "WebSocketOpener"]
+__all__ = ["HTTPFraming", "HTTPOpener", "Operation", "WebSocketOpener"]
 
 HTTPFraming = Literal["sse", "ndjson"]
+Operation = Literal["crawl", "deepsearch"]
 
 _NO_CONTENT: Final = 204
 
@@ -22,36 +23,38 @@ _NO_CONTENT: Final = 204
 @attrs.frozen
 class _Route:
     media_type: str
-    post: tuple[str, ...]
+    last: str  # segment of the path that a POST goes to, below the operation
     get: tuple[str, ...]
     feed: Callable[[Response, int], Feed]
 
 
 _ROUTES: Final[Mapping[HTTPFraming, _Route]] = {
-    "sse": _Route("text/event-stream", ("crawl", "sse"), ("crawl", "sse", "stream"), SSEFeed),
-    "ndjson": _Route("application/x-ndjson", ("crawl", "stream"), ("crawl", "stream"), NDJSONFeed),
+    "sse": _Route("text/event-stream", "sse", ("crawl", "sse", "stream"), SSEFeed),
+    "ndjson": _Route("application/x-ndjson", "stream", ("crawl", "stream"), NDJSONFeed),
 }
 
 
 @attrs.frozen
 class HTTPOpener:
-    """Opens an SSE or NDJSON stream. With a ``crawl`` it is posted until something of it has come.
+    """Opens an SSE or NDJSON stream. With a ``body`` it is posted until something of it has come.
 
-    Each POST of a crawl carries the same ``Idempotency-Key``: where an answer got lost, the next
-    attaches to the run that the first one started.
+    Each POST of a run carries the same ``Idempotency-Key``: where an answer got lost, the next
+    attaches to the run that the first one started. A session is attached to in one way, whatever
+    the ``operation`` that its runs are.
     """
 
     endpoint: Endpoint
     framing: HTTPFraming
     session_id: str
     request_id: str | None = None
-    crawl: Mapping[str, Any] | None = None
+    body: Mapping[str, Any] | None = None
+    operation: Operation = "crawl"
 
     async def __call__(self, last_event_id: str | None) -> Feed | None:
         """Raises what `Endpoint.request` raises, and the error that the server answered with."""
         route = _ROUTES[self.framing]
-        if self.crawl is not None and self.request_id is not None and last_event_id is None:
-            response = await self._post(route, self.crawl, self.request_id)
+        if self.body is not None and self.request_id is not None and last_event_id is None:
+            response = await self._post(route, self.body, self.request_id)
         else:
             response = await self._get(route, last_event_id)
         feed: Feed | None = None
@@ -65,7 +68,7 @@ class HTTPOpener:
                 await response.aclose()
         return feed
 
-    async def _post(self, route: _Route, crawl: Mapping[str, Any], request_id: str) -> Response:
+    async def _post(self, route: _Route, body: Mapping[str, Any], request_id: str) -> Response:
         fields = [
             ("Accept", route.media_type),
             ("Content-Type", "application/json"),
@@ -73,8 +76,8 @@ class HTTPOpener:
             ("X-Request-ID", request_id),
             ("Idempotency-Key", request_id),
         ]
-        target = self.endpoint.address.target(*route.post)
-        return await self.endpoint.request("POST", target, fields, encode_json(crawl))
+        target = self.endpoint.address.target(self.operation, route.last)
+        return await self.endpoint.request("POST", target, fields, encode_json(body))
 
     async def _get(self, route: _Route, last_event_id: str | None) -> Response:
         target = self.endpoint.address.target(*route.get, session_id=self.session_id)
@@ -92,7 +95,7 @@ class HTTPOpener:
 
 @attrs.define(eq=False)
 class WebSocketOpener:
-    """Opens a WebSocket and asks for one crawl over it.
+    """Opens a WebSocket and asks for one run over it.
 
     Only the first socket asks at once: a later one first learns whether the run exists.
     """
@@ -100,7 +103,8 @@ class WebSocketOpener:
     endpoint: Endpoint
     session_id: str
     request_id: str
-    crawl: Mapping[str, Any]
+    body: Mapping[str, Any]
+    operation: Operation = "crawl"
     _asked: bool = False
 
     async def __call__(self, last_event_id: str | None) -> Feed:
@@ -116,14 +120,18 @@ class WebSocketOpener:
             limits=endpoint.limits,
         )
         feed = EnvelopeFeed(
-            socket, self.request_id, self.crawl, has_begun=last_event_id is not None
+            socket,
+            self.request_id,
+            self.body,
+            operation=self.operation,
+            has_begun=last_event_id is not None,
         )
         try:
             if self._asked:
                 await feed.send_status()
             else:
                 self._asked = True
-                await feed.send_crawl()
+                await feed.send_request()
         except BaseException:
             await feed.aclose()
             raise

@@ -86,7 +86,7 @@ class Run:
         self.session_id = session_id
         self.request_id = request_id
         self.kind: Literal["crawl", "deepsearch"] = job.kind
-        self.total = job.total
+        self._total = job.total
         self.started_at = time.time()
         self.idempotency_key = idempotency_key
         self.fingerprint = fingerprint
@@ -139,6 +139,11 @@ class Run:
     def has_reader(self) -> bool:
         """Whether anybody follows this run, alone or with the rest of its session."""
         return self.track.readers > 0 or self._log.readers > 0
+
+    @property
+    def total(self) -> int:
+        """How many URLs there are; of a search whose answer is out, how many there can be."""
+        return self._total if self._job is None else self._job.total
 
     @property
     def counts(self) -> JobCounts:
@@ -287,7 +292,7 @@ class Run:
         closing = self._closing(job, error)
         for event in closing:
             self._log.append(self.track, event)
-        self._counts = job.counts
+        self._counts, self._total = job.counts, job.total
         last = self._progress()
         self.track.progress = lambda: last  # the job may go; a replay shows this one
         self._job = None

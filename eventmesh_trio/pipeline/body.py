@@ -12,11 +12,12 @@ from eventmesh_trio.abc import Fields
 from eventmesh_trio.errors import FetchTimeout, TooLarge, UnsupportedContent
 from eventmesh_trio.pipeline.codings import BodyDecoder, parse_codings
 from eventmesh_trio.pipeline.content_types import is_readable, looks_binary
+from eventmesh_trio.pipeline.decode_turn import DecodeTurn
 
 __all__ = ["BodyLimits", "BodyReader"]
 
 _SNIFF_BYTES: Final = 512
-_BUSY_SECONDS: Final = 0.005  # how long reading goes on without letting other tasks run
+_PARSE_SECONDS: Final = 0.002  # how long chunks are taken apart without letting other tasks run
 
 
 @attrs.frozen
@@ -30,10 +31,15 @@ class BodyLimits:
 
 
 class BodyReader:
-    """Reads one body. ``wire_bytes`` is what was received of it, however it ended."""
+    """Reads one body. ``wire_bytes`` is what was received of it, however it ended.
 
-    def __init__(self) -> None:
+    Args:
+      turn: shared with the bodies that are read beside it.
+    """
+
+    def __init__(self, turn: DecodeTurn | None = None) -> None:
         self.wire_bytes = 0
+        self._turn = turn or DecodeTurn()
         self._since = time.perf_counter()
 
     async def read(
@@ -63,11 +69,12 @@ class BodyReader:
                 self.wire_bytes += len(chunk)
                 if self.wire_bytes > limits.max_body_bytes and not limits.cut:
                     raise _too_large(limits)
-                for piece in decoder.decode(chunk):
-                    body += piece
-                    await self._let_others_run()
-                    if limits.cut and len(body) >= limits.max_body_bytes:
-                        return bytes(body[: limits.max_body_bytes])
+                async with self._turn.held():
+                    for piece in decoder.decode(chunk):
+                        body += piece
+                        await self._turn.pause()
+                        if limits.cut and len(body) >= limits.max_body_bytes:
+                            return bytes(body[: limits.max_body_bytes])
                 if limits.cut and self.wire_bytes >= limits.max_body_bytes:
                     return bytes(body)
                 if not sniffed and len(body) >= _SNIFF_BYTES:
@@ -94,7 +101,8 @@ class BodyReader:
             await trio.lowlevel.checkpoint()
 
     async def _let_others_run(self) -> None:  # noqa: ASYNC910  # only when it is time to
-        if time.perf_counter() - self._since > _BUSY_SECONDS:
+        # Not only decoding takes time: one read may bring ten thousand chunks of a byte each.
+        if time.perf_counter() - self._since > _PARSE_SECONDS:
             await trio.lowlevel.checkpoint()
             self._since = time.perf_counter()
 

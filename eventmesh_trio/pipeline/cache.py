@@ -1,158 +1,140 @@
-"""The memory cache: extracted documents by key, bounded by bytes and by age.
+"""The cache of extracted documents: what each mode may do, and how often that helped.
 
-What is kept is the `Extraction`, so that a hit costs neither a fetch nor an extraction. The least
-recently used entry leaves first.
+What is kept is the `Extraction`, so that a hit costs neither a fetch nor an extraction. Where it is
+kept is a `Store`'s business, how long it is used
+`eventmesh_trio.pipeline.cache_freshness`'s, and both is put to use in
+`eventmesh_trio.pipeline.stages`.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import time
 from typing import Final
 
 import attrs
-import msgspec
 import trio
 
 from eventmesh_trio.abc import CacheEntry
-from eventmesh_trio.wire.events import Document
+from eventmesh_trio.pipeline.cache_flights import Flights
+from eventmesh_trio.pipeline.cache_limits import CacheLimits
+from eventmesh_trio.pipeline.cache_memory import MemoryStore
+from eventmesh_trio.pipeline.cache_store import Store, StoreStatistics
+from eventmesh_trio.wire.events import SearchHit
 from eventmesh_trio.wire.requests import CacheMode
 
-__all__ = ["CacheLimits", "CacheStatistics", "MemoryCache"]
+__all__ = ["READING", "WRITING", "CacheLimits", "CacheStatistics", "DocumentCache", "MemoryCache"]
 
-_READING: Final = frozenset[CacheMode]({"read_write", "read_only"})
-_WRITING: Final = frozenset[CacheMode]({"read_write", "write_only"})
-_OVERHEAD_BYTES: Final = 2048  # the Python objects around an entry's text
-
-
-@attrs.frozen
-class CacheLimits:
-    """What a `MemoryCache` may keep."""
-
-    cache_bytes: int = attrs.field(default=64 * 1024 * 1024, validator=attrs.validators.ge(0))
-    """What all documents in the cache may hold together; 0 keeps none."""
-    cache_ttl_seconds: float = attrs.field(default=3600.0, validator=attrs.validators.gt(0))
-    """How long a document is served from the cache."""
+READING: Final = frozenset[CacheMode]({"read_write", "read_only"})
+WRITING: Final = frozenset[CacheMode]({"read_write", "write_only"})
 
 
 @attrs.frozen
 class CacheStatistics:
-    """Counts since the cache was made; ``expired`` entries are misses too."""
+    """Lookups since the cache was made, and the store as it is now.
 
-    entries: int
-    bytes_used: int
+    A document found that is no longer fresh is ``expired`` and a miss; where its origin then says
+    that it has not changed it counts as ``revalidated`` too. One that another run was just fetching
+    needed no lookup, and is ``shared``.
+    """
+
     hits: int
     misses: int
     expired: int
-    evicted: int
-    refused: int  # larger than the whole cache
+    revalidated: int
+    shared: int
+    store: StoreStatistics
 
     @property
     def hit_rate(self) -> float:
-        """Hits per lookup, 0-1; 0.0 before the first."""
-        lookups = self.hits + self.misses
-        return self.hits / lookups if lookups else 0.0
+        """The share of documents asked for that took no page, 0-1; 0.0 before the first."""
+        asked = self.hits + self.misses + self.shared
+        return (self.hits + self.revalidated + self.shared) / asked if asked else 0.0
 
 
-class MemoryCache:
-    """`eventmesh_trio.abc.Cache` in this process's memory; forgotten with it.
+class DocumentCache:
+    """`eventmesh_trio.abc.Cache` over a store.
 
-    A lookup that the mode does not allow touches nothing and counts nothing. Entries are shared,
-    not copied: they are frozen. ``wall_time`` gives seconds since the epoch, the clock of
-    ``CacheEntry.stored_at``.
+    A lookup that the mode does not allow touches nothing and counts nothing. ``wall_time`` gives
+    seconds since the epoch, the clock of `CacheEntry.stored_at`.
     """
+
+    def __init__(
+        self,
+        store: Store,
+        limits: CacheLimits | None = None,
+        *,
+        wall_time: Callable[[], float] = time,
+    ) -> None:
+        self.store: Final = store
+        self._limits = limits or CacheLimits()
+        self._wall_time = wall_time
+        self.flights: Final = Flights()
+        self._hits = self._misses = self._expired = self._revalidated = 0
+
+    async def get(self, key: str, mode: CacheMode) -> CacheEntry | None:
+        """The entry of that key, where the mode reads.
+
+        It is usable as it is until its ``fresh_until``, which may have passed. Always a checkpoint
+        where the mode reads; cancellation changes nothing.
+        """
+        if mode not in READING:
+            await trio.lowlevel.checkpoint()
+            return None
+        entry = await self.store.get(key)
+        if entry is None:
+            self._misses += 1
+            return None
+        now = self._wall_time()
+        until = min(entry.fresh_until, entry.stored_at + self._limits.max_fresh_seconds)
+        if entry.stored_at > now:
+            until = now  # the wall clock was set back: what comes from the future has no known age
+        if until > now:
+            self._hits += 1
+        else:
+            self._expired += 1
+            self._misses += 1
+        return attrs.evolve(entry, fresh_until=until) if until != entry.fresh_until else entry
+
+    async def put(self, key: str, entry: CacheEntry, mode: CacheMode) -> None:
+        """Keep an entry, where the mode writes. Always a checkpoint."""
+        if mode in WRITING:
+            await self.store.put(key, entry)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def refresh(self, key: str, entry: CacheEntry, mode: CacheMode) -> None:
+        """Keep that an entry's document was confirmed; counted in every mode. A checkpoint."""
+        self._revalidated += 1
+        if mode in WRITING:
+            await self.store.refresh(key, entry)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def discard(self, key: str, mode: CacheMode) -> None:
+        """Forget an entry, where the mode writes. Always a checkpoint."""
+        if mode in WRITING:
+            await self.store.delete(key)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def search(self, query: str, limit: int) -> Sequence[SearchHit]:
+        """The kept documents that have the words of a query: `Store.search`."""
+        return await self.store.search(query, limit)
+
+    def statistics(self) -> CacheStatistics:
+        return CacheStatistics(
+            hits=self._hits,
+            misses=self._misses,
+            expired=self._expired,
+            revalidated=self._revalidated,
+            shared=self.flights.statistics().shared,
+            store=self.store.statistics(),
+        )
+
+
+class MemoryCache(DocumentCache):
+    """A cache in this process's memory alone: for programs that embed a mesh, and for tests."""
 
     def __init__(
         self, limits: CacheLimits | None = None, *, wall_time: Callable[[], float] = time
     ) -> None:
-        self._limits = limits or CacheLimits()
-        self._wall_time = wall_time
-        self._entries: OrderedDict[str, tuple[CacheEntry, int]] = OrderedDict()
-        self._bytes_used = 0
-        self._hits = self._misses = self._expired = self._evicted = self._refused = 0
-
-    async def get(self, key: str, mode: CacheMode) -> CacheEntry | None:
-        """The entry of that key, where the mode reads and it is not too old.
-
-        Always a checkpoint; cancellation changes nothing.
-        """
-        await trio.lowlevel.checkpoint()
-        if mode not in _READING:
-            return None
-        kept = self._entries.get(key)
-        # A wall clock may have been set back: an entry of the future has no known age.
-        if kept is not None and not 0 <= self._age(kept[0]) < self._limits.cache_ttl_seconds:
-            self._remove(key)
-            self._expired += 1
-            kept = None
-        if kept is None:
-            self._misses += 1
-            return None
-        self._hits += 1
-        self._entries.move_to_end(key)
-        return kept[0]
-
-    async def put(self, key: str, entry: CacheEntry, mode: CacheMode) -> None:
-        """Keep an entry, where the mode writes; the least recently used ones make room.
-
-        Always a checkpoint; cancelled, nothing is kept.
-        """
-        await trio.lowlevel.checkpoint()
-        if mode not in _WRITING:
-            return
-        if key in self._entries:
-            self._remove(key)
-        size = _size_of(key, entry)
-        if size > self._limits.cache_bytes:
-            self._refused += 1
-            return
-        self._entries[key] = (entry, size)
-        self._bytes_used += size
-        while self._bytes_used > self._limits.cache_bytes:
-            self._remove(next(iter(self._entries)))
-            self._evicted += 1
-
-    def clear(self) -> None:
-        """Forget every entry; the counts stay."""
-        self._entries.clear()
-        self._bytes_used = 0
-
-    def statistics(self) -> CacheStatistics:
-        return CacheStatistics(
-            entries=len(self._entries),
-            bytes_used=self._bytes_used,
-            hits=self._hits,
-            misses=self._misses,
-            expired=self._expired,
-            evicted=self._evicted,
-            refused=self._refused,
-        )
-
-    def _age(self, entry: CacheEntry) -> float:
-        return self._wall_time() - entry.stored_at
-
-    def _remove(self, key: str) -> None:
-        _, size = self._entries.pop(key)
-        self._bytes_used -= size
-
-
-def _size_of(key: str, entry: CacheEntry) -> int:
-    """About the memory that an entry holds, in bytes: its strings as CPython stores them.
-
-    A string takes 1, 2 or 4 bytes a character by its widest one; `str.__sizeof__` knows.
-    """
-    document = entry.extraction.document
-    strings = [key, entry.final_url, entry.extraction.method, entry.extraction.gate_reason]
-    strings += [value for value in _values(document) if isinstance(value, str)]
-    strings += document.tags
-    pairs = [(link.url, link.text) for link in document.links]
-    pairs += [(image.url, image.alt) for image in document.images]
-    size = sum(text.__sizeof__() for text in strings)
-    size += sum(_PAIR_BYTES + one.__sizeof__() + two.__sizeof__() for one, two in pairs)
-    return size + _OVERHEAD_BYTES
-
-
-_PAIR_BYTES: Final = 64  # a Link or Image itself
-
-
-def _values(document: Document) -> tuple[object, ...]:
-    return msgspec.structs.astuple(document)
+        super().__init__(MemoryStore(limits), limits, wall_time=wall_time)

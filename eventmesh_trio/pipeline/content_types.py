@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-__all__ = ["is_readable", "looks_binary"]
+__all__ = ["essence_of", "is_html", "is_readable", "looks_binary"]
 
 _UNKNOWN: Final = frozenset(
     {
@@ -33,10 +33,35 @@ _SIGNATURES: Final = (b"%PDF-", b"%!PS-Adobe-", b"GIF87a", b"GIF89a", b"Rar!", b
 # "Binary data bytes": https://mimesniff.spec.whatwg.org/#binary-data-byte
 _BINARY: Final = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 
+_HTML: Final = frozenset({"text/html", "application/xhtml+xml", "application/xhtml"})
+# "Identifying a resource with an unknown MIME type": https://mimesniff.spec.whatwg.org/
+_HEAD_BYTES: Final = 1445  # the "resource header" of that standard
+_HTML_BEGINS: Final = re.compile(
+    rb"[\t\n\f\r ]*<(?:(?:!doctype html|html|head|script|iframe|h1|div|font|table|a|style|title|b"
+    rb"|body|br|p|main|article|meta|link)[ \t\n\f\r/>]|!--)",
+    re.IGNORECASE,
+)
+
+
+def essence_of(content_type: str) -> str:
+    """The media type without its parameters, in lower case; "" where there is none."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def is_html(content_type: str, body: bytes) -> bool:
+    """Whether a browser would take it for an HTML page; without a type its first bytes tell."""
+    essence = essence_of(content_type)
+    if essence in _HTML:
+        return True
+    if essence not in _UNKNOWN and "/" in essence:
+        return False
+    head = body[:_HEAD_BYTES].removeprefix(_BYTE_ORDER_MARKS[0])
+    return _HTML_BEGINS.match(head) is not None
+
 
 def is_readable(content_type: str) -> bool | None:
     """Whether content of that ``Content-Type`` is text that we read; None: its bytes must tell."""
-    essence = content_type.partition(";")[0].strip().lower()
+    essence = essence_of(content_type)
     if essence in _UNKNOWN or "/" not in essence:
         return None
     kind, _, subtype = essence.partition("/")

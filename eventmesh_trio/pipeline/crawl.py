@@ -14,7 +14,7 @@ whatever was cancelled when.
 
 from collections.abc import Callable, Sequence
 from time import time
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import attrs
 import msgspec
@@ -24,6 +24,7 @@ from eventmesh_trio.abc import JobCounts, Publisher
 from eventmesh_trio.errors import EventMeshError
 from eventmesh_trio.pipeline.frontier import Errand, Frontier
 from eventmesh_trio.pipeline.gauge import StageGauge
+from eventmesh_trio.pipeline.reading import ReadingLimits
 from eventmesh_trio.pipeline.report import (
     Outcome,
     page_result,
@@ -33,15 +34,40 @@ from eventmesh_trio.pipeline.report import (
 )
 from eventmesh_trio.pipeline.retry import RetryLimits
 from eventmesh_trio.pipeline.stages import CrawlPorts, Parcel, Stages
+from eventmesh_trio.pipeline.stopwatch import Stopwatch
 from eventmesh_trio.pipeline.tally import Tally
-from eventmesh_trio.wire.events import Event, Metadata, Progress, RunStatus, Start
+from eventmesh_trio.wire.events import (
+    CrawlProgress,
+    Event,
+    Metadata,
+    PageResult,
+    Progress,
+    RunStatus,
+    Start,
+)
 from eventmesh_trio.wire.requests import CrawlRequest
 from eventmesh_trio.wire.timestamps import utc_timestamp
 
-__all__ = ["CrawlJob", "CrawlLimits", "CrawlPorts"]
+__all__ = ["CrawlJob", "CrawlLimits", "CrawlPorts", "RenderResult"]
 
 _MAX_ESTIMATE_SECONDS: Final = 366 * 86_400.0
+_READER_PATIENCE_SECONDS: Final = 0.05  # before other runs stop waiting for our pages
 _Finished = tuple[Errand, Outcome]
+
+
+class RenderResult(Protocol):
+    """Makes of one URL's outcome the event that tells it; as `result_event`, which it is here."""
+
+    def __call__(
+        self,
+        outcome: Outcome,
+        page: PageResult,
+        *,
+        index: int,
+        progress: CrawlProgress,
+        request_id: str,
+        timestamp: str,
+    ) -> Event: ...
 
 
 @attrs.frozen
@@ -57,12 +83,17 @@ class CrawlLimits:
     retry: RetryLimits = attrs.field(factory=RetryLimits)
     """The waits between two attempts at one URL."""
 
+    reading: ReadingLimits = attrs.field(factory=ReadingLimits)
+    """When a page is worth a browser."""
+
 
 class CrawlJob:
     """One crawl, as `eventmesh_trio.abc.Job`.
 
     Its elapsed time is the time spent in `work`: a paused run's clock stands still, as its
     deadlines do. ``wall_time`` gives seconds since the epoch, for timestamps only.
+
+    A job that crawls as a part of its work gives its own ``render_result``, and its ``stopwatch``.
 
     Raises:
       ValueError: a URL is not one that `parse_url` reads.
@@ -79,6 +110,8 @@ class CrawlJob:
         ports: CrawlPorts,
         limits: CrawlLimits | None = None,
         wall_time: Callable[[], float] = time,
+        render_result: RenderResult = result_event,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         self._limits = limits or CrawlLimits()
         self._options = msgspec.structs.replace(
@@ -92,17 +125,20 @@ class CrawlJob:
         self.total: int = self._frontier.total
         self._tally = Tally(self.total)
         self._gauge = StageGauge()
+        run = f"{session_id} {request_id}"  # request ids are told apart within a session only
         self._stages = Stages(
-            ports=ports,
+            ports=ports.for_run(run),
             options=self._options,
             retry=self._limits.retry,
+            reading=self._limits.reading,
+            run=run,
             request_id=request_id,
             received=self._tally.add_bytes,
             wall_time=wall_time,
         )
         self._current_url: str | None = None
-        self._worked_seconds = 0.0
-        self._working_since: float | None = None
+        self._render_result = render_result
+        self._stopwatch = stopwatch or Stopwatch()
         # What a pause found in the publisher's hand: with some indices of an errand published, the
         # others must not cost a second fetch. One a pause, and it is first in line after it.
         self._in_hand: dict[int, Outcome] = {}
@@ -118,9 +154,7 @@ class CrawlJob:
     @property
     def elapsed_seconds(self) -> float:
         """How long this run has worked; pauses do not count."""
-        if self._working_since is None:
-            return self._worked_seconds
-        return self._worked_seconds + trio.current_time() - self._working_since
+        return self._stopwatch.elapsed_seconds
 
     def opening(self) -> Sequence[Event]:
         """``metadata`` and ``start``; the options are those that are in force, clamped ones too."""
@@ -185,15 +219,14 @@ class CrawlJob:
         more goes on from there. Exceptions are bugs of the publisher or of ours: one URL's trouble,
         a bug in its handling included, is that URL's result.
         """
-        self._working_since = trio.current_time()
         try:
-            await self._run_stages(publisher)
+            with self._stopwatch:
+                await self._run_stages(publisher)
         finally:
             # The nursery has exited: no task carries an errand any more.
             self._frontier.give_back()
+            self._stages.shelf.end()
             self._gauge.clear()
-            self._worked_seconds = self.elapsed_seconds
-            self._working_since = None
 
     async def _run_stages(self, publisher: Publisher) -> None:
         send_page, pages = trio.open_memory_channel[Parcel](0)
@@ -248,13 +281,13 @@ class CrawlJob:
                 await self._publish(errand, outcome, publisher)
                 self._gauge.leave("publish")
                 if outcome.extraction is not None and not outcome.from_cache:
-                    await self._stages.keep(errand, outcome.extraction, outcome)
+                    await self._stages.shelf.keep(errand, outcome)
 
     async def _publish(self, errand: Errand, outcome: Outcome, publisher: Publisher) -> None:
         """Publish a result for each index of the errand that is not settled yet."""
         self._in_hand[errand.first] = outcome
         while True:
-            await publisher.wait_room()
+            await self._wait_room(publisher)
             # No checkpoint from here to the end of the loop: what is published is settled.
             index = errand.next_index
             timestamp = self._timestamp()
@@ -264,7 +297,7 @@ class CrawlJob:
                 timestamp=timestamp,
                 duplicate_of=None if index == errand.first else errand.first,
             )
-            event = result_event(
+            event = self._render_result(
                 outcome,
                 page,
                 index=index,
@@ -279,6 +312,18 @@ class CrawlJob:
             if not errand.spellings:
                 break
         del self._in_hand[errand.first]
+
+    async def _wait_room(self, publisher: Publisher) -> None:
+        """Wait for our readers; and let no other run wait for them."""
+        if publisher.has_room():
+            await publisher.wait_room()  # it may be time to let others run
+            return
+        with trio.move_on_after(_READER_PATIENCE_SECONDS):
+            await publisher.wait_room()
+            return
+        self._stages.shelf.release_waiting()
+        await publisher.wait_room()
+        self._stages.shelf.hold_waiting()
 
     # --- the small change ---------------------------------------------------------------------
 

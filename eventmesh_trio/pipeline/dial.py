@@ -27,13 +27,20 @@ from eventmesh_trio.errors import (
     TooLarge,
 )
 from eventmesh_trio.pipeline.fetch_limits import FetchLimits
-from eventmesh_trio.pipeline.guard import AddressPolicy, IPAddress, parse_address
+from eventmesh_trio.pipeline.guard import AddressPolicy, IPAddress, parse_address, unmapped
 from eventmesh_trio.pipeline.resolver import Resolver
+from eventmesh_trio.pipeline.trace import current_hop, phase
 
-__all__ = ["Connect", "GuardedBackend", "GuardedStream", "connect_tcp"]
+__all__ = ["Connect", "ConnectName", "GuardedBackend", "GuardedStream", "Targets", "connect_tcp"]
 
 Connect: TypeAlias = Callable[[IPAddress, int], Awaitable[trio.abc.Stream]]
 """Connect to one address and port. Raises OSError. Cancelled: no socket is left."""
+
+ConnectName: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
+"""Connect to a name that somebody else looks up. Otherwise as `Connect`."""
+
+Targets: TypeAlias = tuple[IPAddress | str, ...]
+"""Judged addresses, best first; or the one name that is left to an outgoing proxy."""
 
 # A head is read in small pieces: however many interim responses or fields a piece holds, parsing it
 # takes a few milliseconds, and other tasks run before the next.
@@ -61,11 +68,13 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         policy: AddressPolicy,
         resolver: Resolver,
         connect: Connect = connect_tcp,
+        connect_name: ConnectName | None = None,
     ) -> None:
         self._limits = limits
         self._policy = policy
         self._resolver = resolver
         self._connect = connect
+        self._connect_name = connect_name
         self.connections_made = 0
         self.open_connections = 0
 
@@ -77,19 +86,63 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> "GuardedStream":
-        """Resolve, judge, connect.
+        """Resolve, judge, connect, for one exchange after the other.
 
         Raises:
           BlockedAddress, DNSError, FetchTimeout, NetworkFailure.
         """
-        if port in self._policy.blocked_ports:
-            raise BlockedAddress("the URL's port is not one that pages are served on")
-        addresses = await self._lookup(host)
-        self._policy.judge_addresses(addresses)
-        stream = await self._dial(addresses[: self._limits.max_addresses], port)
+        return await self.open(await self.locate(host, port), port)
+
+    async def open(self, targets: Targets, port: int) -> "GuardedStream":
+        """Connect to what `locate` found, for one exchange after the other.
+
+        Raises:
+          FetchTimeout, NetworkFailure.
+        """
+        stream = await self._dial(targets, port)
         self.connections_made += 1
         self.open_connections += 1
         return GuardedStream(stream, self._limits, self._forget)
+
+    async def dial(self, host: str, port: int) -> trio.abc.Stream:
+        """Judge, resolve, judge, connect: the one way to the network.
+
+        The stream is the caller's, and so are all further limits.
+
+        Raises:
+          BlockedAddress, DNSError, FetchTimeout, NetworkFailure.
+        """
+        return await self._dial(await self.locate(host, port), port)
+
+    async def locate(self, host: str, port: int) -> Targets:
+        """Judge, resolve, judge: what may be connected to, best first.
+
+        Args:
+          host: of a parsed URL: a name in ASCII, or an address without brackets.
+        Raises:
+          BlockedAddress, DNSError.
+        """
+        self._policy.judge_target(host, port)
+        try:
+            addresses = await self._lookup(host)
+        except DNSError:
+            if self._connect_name is None:
+                raise
+            # The operator leaves what cannot be resolved here to the outgoing proxy.
+            return (host,)
+        self._policy.judge_addresses(addresses)
+        return addresses[: self._limits.max_addresses]
+
+    async def survey(self, host: str, port: int) -> tuple[tuple[IPAddress, bool], ...]:
+        """What `dial` would find, dialling nothing: a host's addresses, and which may be dialled.
+
+        Raises:
+          BlockedAddress: by its name or port; nobody is asked for its addresses.
+          DNSError: there are none.
+        """
+        self._policy.judge_target(host, port)
+        addresses = await self._lookup(host)
+        return tuple((address, self._policy.is_allowed(address)) for address in addresses)
 
     async def connect_unix_socket(
         self,
@@ -108,7 +161,7 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
             await trio.lowlevel.checkpoint()
             return (address,)
         limit = self._limits.resolve_seconds
-        with trio.move_on_after(limit) as scope:
+        with phase("dns"), trio.move_on_after(limit) as scope:
             addresses = tuple(await self._resolver.resolve(host))
         if scope.cancelled_caught:
             raise DNSError(
@@ -119,13 +172,19 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
             raise DNSError("the host name has no address")
         return addresses
 
-    async def _dial(self, addresses: tuple[IPAddress, ...], port: int) -> trio.abc.Stream:
+    async def _dial(self, targets: Targets, port: int) -> trio.abc.Stream:
+        if (hop := current_hop()) is not None:
+            hop.addresses = tuple(map(str, targets))
         limit = self._limits.connect_seconds
         failure: OSError | None = None
-        for address in addresses:
+        for target in targets:
             try:
-                with trio.move_on_after(limit):
-                    return await self._connect(_native(address), port)
+                with phase("connect"), trio.move_on_after(limit):
+                    if isinstance(target, str):
+                        assert self._connect_name is not None
+                        return await self._connect_name(target, port)
+                    # A mapped address as IPv4: hosts without IPv6 can dial that.
+                    return await self._connect(unmapped(target), port)
             except OSError as error:
                 failure = error
         if failure is None:
@@ -135,12 +194,6 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
 
     def _forget(self) -> None:
         self.open_connections -= 1
-
-
-def _native(address: IPAddress) -> IPAddress:
-    """A mapped IPv4 address as IPv4: it was judged as that, and hosts without IPv6 can dial it."""
-    mapped = address.ipv4_mapped if address.version == 6 else None
-    return address if mapped is None else mapped
 
 
 class GuardedStream(httpcore2.AsyncNetworkStream):
@@ -214,6 +267,17 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
             return
         raise _too_slow("sending the request", limit)
 
+    async def write_control(self, buffer: bytes) -> None:
+        """Send what the protocol asks for within a response; no limit of it begins anew.
+
+        Raises: as `write` does.
+        """
+        limit = self._limits.write_seconds
+        with _translated(httpcore2.WriteError), trio.move_on_after(limit):
+            await self._stream.send_all(buffer)
+            return
+        raise _too_slow("answering the origin's frames", limit)
+
     async def start_tls(
         self,
         ssl_context: ssl.SSLContext,
@@ -230,7 +294,7 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
             self._stream, ssl_context, server_hostname=server_hostname, https_compatible=True
         )
         try:
-            with trio.move_on_after(limit) as scope:
+            with phase("tls"), trio.move_on_after(limit) as scope:
                 await tls.do_handshake()
             if scope.cancelled_caught:
                 raise _too_slow("the TLS handshake", limit)

@@ -1,14 +1,16 @@
 """One URL to one `Page`: redirects by hand, every hop judged, everything within its limit.
 
 `open_fetcher` opens the connection pool; `HTTPFetcher` is the `Fetcher` of `eventmesh_trio.abc`.
-The HTTP client below it is httpcore2 (HTTP/1.1, so that a body over its limit is cut by closing
-the connection), on the network of `eventmesh_trio.pipeline.dial`.
+The HTTP client below it is httpcore2 with connections of our own (`eventmesh_trio.pipeline.pool`):
+a body over its limit is cut by closing its connection. The network is that of
+`eventmesh_trio.pipeline.dial`; who does not answer is left alone by
+`eventmesh_trio.pipeline.breaker`.
 """
 
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, TypeAlias
 
 import attrs
@@ -16,23 +18,37 @@ import httpcore2
 import trio
 
 from eventmesh_trio import __version__
-from eventmesh_trio.abc import Fields, Page
+from eventmesh_trio.abc import Fields, Page, Validators
 from eventmesh_trio.errors import (
-    BlockedAddress,
     NetworkFailure,
     TooLarge,
     TooManyRedirects,
     UnsupportedContent,
 )
 from eventmesh_trio.pipeline.body import BodyLimits, BodyReader
-from eventmesh_trio.pipeline.codings import ACCEPT_ENCODING
-from eventmesh_trio.pipeline.dial import Connect, GuardedBackend, GuardedStream, connect_tcp
+from eventmesh_trio.pipeline.breaker import (
+    BreakerStatistics,
+    CircuitBreaker,
+    Permit,
+    origin_of,
+)
+from eventmesh_trio.pipeline.decode_turn import DecodeTurn
+from eventmesh_trio.pipeline.dial import (
+    Connect,
+    ConnectName,
+    GuardedBackend,
+    GuardedStream,
+    connect_tcp,
+)
 from eventmesh_trio.pipeline.fetch_limits import FetchLimits
+from eventmesh_trio.pipeline.fetch_request import Ask, make_request, parse_target
 from eventmesh_trio.pipeline.guard import AddressPolicy
 from eventmesh_trio.pipeline.pool import ConnectionPool, StaleConnection
-from eventmesh_trio.pipeline.resolver import Resolver, SystemResolver
+from eventmesh_trio.pipeline.resolver import Resolver, open_resolver
+from eventmesh_trio.pipeline.trace import Phase, begin_hop, current_hop, phase
+from eventmesh_trio.pipeline.tunnel import OutgoingProxy, Tunnel
 from eventmesh_trio.wire.requests import CrawlOptions
-from eventmesh_trio.wire.urls import URL, parse_url
+from eventmesh_trio.wire.urls import URL
 
 __all__ = [
     "DEFAULT_USER_AGENT",
@@ -48,14 +64,15 @@ BeforeHop: TypeAlias = Callable[[URL], Awaitable[None]]
 """Asked before a redirect is followed; raises a `PageError` to refuse it."""
 
 DEFAULT_USER_AGENT: Final = f"eventmesh/{__version__}"
+_BODILESS: Final = frozenset({204, 304})  # whatever type and length their fields speak of
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _ACCEPT: Final = (
     b"text/html,application/xhtml+xml,application/xml;q=0.9,application/json;q=0.8,"
     b"text/*;q=0.8,*/*;q=0.5"
 )
-_ACCEPT_LANGUAGE: Final = b"en;q=0.9,*;q=0.8"
 _CHARSET: Final = re.compile(r";\s*charset\s*=\s*[\"']?([^\"';\s]+)", re.IGNORECASE)
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_FILE_REDIRECTS: Final = 5
+_CONNECTING: Final[tuple[Phase, ...]] = ("dns", "connect", "tls")
 
 
 @attrs.frozen
@@ -66,6 +83,7 @@ class FetcherStatistics:
     connections_made: int
     open_connections: int
     stale_retries: int
+    circuits: BreakerStatistics
 
 
 @asynccontextmanager
@@ -82,7 +100,7 @@ async def open_fetcher(
 
     Args:
       user_agent: sent where the options of a fetch name none.
-      resolver: None for the system's.
+      resolver: None for the one that ``limits.resolver`` names.
       connect: how one judged address is connected to.
       ssl_context: what certificates are accepted; None for the system's certificate store.
     """
@@ -91,27 +109,30 @@ async def open_fetcher(
     if ssl_context is None:
         # The certificate store is a file of some 200 KB, and parsing it takes 10 ms and more.
         ssl_context = await trio.to_thread.run_sync(httpcore2.default_ssl_context)
-    backend = GuardedBackend(limits, policy, resolver or SystemResolver(limits), connect)
-    pool = ConnectionPool(
-        ssl_context=ssl_context,
-        max_connections=limits.max_connections,
-        max_keepalive_connections=limits.max_idle_connections,
-        keepalive_expiry=limits.keep_alive_seconds,
-        network_backend=backend,
-    )
-    async with pool:
+    async with AsyncExitStack() as stack:
+        if resolver is None:
+            # Names of the inside are looked up where something inside may be fetched.
+            inside = bool(policy.allow_private)
+            resolver = await stack.enter_async_context(
+                open_resolver(limits, completes_names=inside)
+            )
+        connect_name: ConnectName | None = None
+        if limits.proxy:
+            proxy = OutgoingProxy.parse(limits.proxy)
+            # Half of a connection's time: a proxy that hangs is told from an origin that does.
+            tunnel = Tunnel(proxy, connect, resolver, limits.connect_seconds / 2)
+            connect = tunnel.connect
+            connect_name = tunnel.connect_name if limits.proxy_resolves else None
+        backend = GuardedBackend(limits, policy, resolver, connect, connect_name)
+        pool = ConnectionPool(ssl_context=ssl_context, network_backend=backend, limits=limits)
         yield HTTPFetcher(
-            limits=limits, policy=policy, user_agent=user_agent, pool=pool, backend=backend
+            limits=limits,
+            policy=policy,
+            user_agent=user_agent,
+            pool=await stack.enter_async_context(pool),
+            backend=backend,
+            breaker=CircuitBreaker(limits.breaker),
         )
-
-
-@attrs.frozen
-class _Ask:
-    """What is asked of every hop."""
-
-    user_agent: str
-    accept: bytes
-    body: BodyLimits
 
 
 @attrs.define
@@ -135,39 +156,61 @@ class HTTPFetcher:
     user_agent: str
     _pool: ConnectionPool
     _backend: GuardedBackend
+    _breaker: CircuitBreaker
+    _turn: DecodeTurn = attrs.field(factory=DecodeTurn, init=False)
     _requests: int = attrs.field(default=0, init=False)
     _stale_retries: int = attrs.field(default=0, init=False)
 
     async def fetch(
-        self, url: str, options: CrawlOptions, *, before_hop: BeforeHop | None = None
+        self,
+        url: str,
+        options: CrawlOptions,
+        *,
+        before_hop: BeforeHop | None = None,
+        validators: Validators | None = None,
     ) -> Page:
         """GET one URL, following redirects; each hop is parsed and judged anew.
 
         A response of any status is a `Page`; one of 400 or more whose body is not for us has an
-        empty one. No deadline over all is set: the caller does, ``with trio.move_on_after(...)``
-        around all attempts. Cancelled: the connection in use is closed.
+        empty one. With ``validators`` the hop whose URL is theirs is asked conditionally; an origin
+        that says that nothing has changed gives a `Page` of status 304 with an empty body (its
+        fields are the ones to update the stored response with). No deadline over all is set: the
+        caller does, ``with trio.move_on_after(...)`` around all attempts. Cancelled: the connection
+        in use is closed.
 
         Raises:
           BlockedAddress: the URL or a redirect leads where nothing is fetched.
+          CircuitOpen: the origin has not answered lately, and is not asked now.
           DNSError, NetworkFailure, TLSFailure, FetchTimeout: there is no whole response.
           TooLarge, UnsupportedContent: there is, and it is not for us.
           TooManyRedirects: more than the limit, or the same URL again.
         """
-        ask = _Ask(
+        ask = Ask(
             user_agent=options.user_agent or self.user_agent,
             accept=_ACCEPT,
             body=BodyLimits(self._limits.max_body_bytes, self._limits.max_decoded_bytes),
+            max_redirects=self._limits.max_redirects,
+            validators=validators,
         )
         return await self._follow(url, ask, before_hop)
 
     async def fetch_file(self, url: str, *, max_bytes: int, user_agent: str | None = None) -> Page:
-        """GET a file of any type, of which no more than ``max_bytes`` are read. Else as `fetch`."""
-        ask = _Ask(
+        """GET a file of any type, of which no more than ``max_bytes`` are read. Else as `fetch`.
+
+        Five redirects are followed at least, whatever ``max_redirects`` says (RFC 9309, 2.3.1.2).
+        """
+        ask = Ask(
             user_agent=user_agent or self.user_agent,
             accept=b"text/plain,*/*;q=0.5",
             body=BodyLimits(max_bytes, self._limits.max_decoded_bytes, cut=True, any_type=True),
+            max_redirects=max(self._limits.max_redirects, _FILE_REDIRECTS),
         )
         return await self._follow(url, ask, None)
+
+    @property
+    def backend(self) -> GuardedBackend:
+        """The network under it, for others whose targets have to be judged alike."""
+        return self._backend
 
     def statistics(self) -> FetcherStatistics:
         return FetcherStatistics(
@@ -175,18 +218,23 @@ class HTTPFetcher:
             connections_made=self._backend.connections_made,
             open_connections=self._backend.open_connections,
             stale_retries=self._stale_retries,
+            circuits=self._breaker.statistics(),
         )
 
     # --- redirects ------------------------------------------------------------------------------
 
-    async def _follow(self, asked: str, ask: _Ask, before_hop: BeforeHop | None) -> Page:
+    async def _follow(self, asked: str, ask: Ask, before_hop: BeforeHop | None) -> Page:
         began = trio.current_time()
         url = parse_target(asked)
+        known = None if ask.validators is None else parse_target(ask.validators.url).href
         seen = {url.href}
         wire_bytes = 0
         while True:
             self._policy.judge_url(url)
-            reply = await self._exchange(url, ask)
+            begin_hop(url.href, "file" if ask.body.any_type else "page")
+            reply = await self._exchange(
+                url, ask if url.href == known else attrs.evolve(ask, validators=None)
+            )
             wire_bytes += reply.wire_bytes
             if reply.location is None:
                 charset = _CHARSET.search(reply.content_type)
@@ -206,32 +254,45 @@ class HTTPFetcher:
                 raise TooManyRedirects(
                     "the redirects lead in a circle", context={"redirects": len(seen)}
                 )
-            if len(seen) > self._limits.max_redirects:
+            if len(seen) > ask.max_redirects:
                 raise TooManyRedirects(
-                    f"there are more than {self._limits.max_redirects} redirects",
+                    f"there are more than {ask.max_redirects} redirects",
                     context={"redirects": len(seen)},
                 )
             seen.add(url.href)
             if before_hop is not None:
+                before = trio.current_time()
                 await before_hop(url)
+                began += trio.current_time() - before  # the wait for a turn is not the origin's
 
     # --- one request and its response -----------------------------------------------------------
 
-    async def _exchange(self, url: URL, ask: _Ask) -> _Reply:
+    async def _exchange(self, url: URL, ask: Ask) -> _Reply:
         """One hop. A kept connection that the origin has closed meanwhile is replaced, once."""
-        try:
-            return await self._converse(url, ask)
-        except StaleConnection:
-            self._stale_retries += 1
-        try:
-            return await self._converse(url, ask)
-        except StaleConnection:
-            raise NetworkFailure("the origin closes its connections before it answers") from None
+        with self._breaker.permit(origin_of(url)) as permit:
+            request = make_request(url, ask)
+            try:
+                return await self._converse(request, ask, permit)
+            except StaleConnection:
+                self._stale_retries += 1
+                await self._pool.drop_idle(request.url.origin)
+            try:
+                return await self._converse(request, ask, permit)
+            except StaleConnection:
+                raise NetworkFailure(
+                    "the origin closes its connections before it answers"
+                ) from None
 
-    async def _converse(self, url: URL, ask: _Ask) -> _Reply:
+    async def _converse(self, request: httpcore2.Request, ask: Ask, permit: Permit) -> _Reply:
         self._requests += 1
+        began = trio.current_time()
+        origin = request.url.origin
+        if not self._pool.has_idle(origin):
+            # Out here, where it takes no place in the pool: slow names must not use it up.
+            host = origin.host.decode("ascii")
+            request.extensions["targets"] = await self._backend.locate(host, origin.port)
         try:
-            response = await self._pool.handle_async_request(_request(url, ask))
+            response = await self._pool.handle_async_request(request)
         except httpcore2.RemoteProtocolError as error:
             if str(error).startswith("Server disconnected"):
                 raise NetworkFailure(
@@ -246,6 +307,8 @@ class HTTPFetcher:
             if response.status == 101:
                 raise NetworkFailure("the origin switched protocols without being asked to")
             stream.head_received()
+            permit.answered(response.status)
+            _note_head(response, trio.current_time() - began)
             return await self._read(response, ask)
         except httpcore2.ProtocolError as error:
             raise NetworkFailure("the response body is broken or incomplete") from error
@@ -256,67 +319,48 @@ class HTTPFetcher:
             with trio.CancelScope(shield=True):
                 await response.aclose()
 
-    async def _read(self, response: httpcore2.Response, ask: _Ask) -> _Reply:
+    async def _read(self, response: httpcore2.Response, ask: Ask) -> _Reply:
         fields = tuple((name.lower(), value) for name, value in response.headers)
         if len(fields) > self._limits.max_header_count:
             raise TooLarge(
                 "the response head has too many fields",
                 context={"limit_fields": self._limits.max_header_count},
             )
+        if (hop := current_hop()) is not None:
+            hop.fields = fields
         content_type = (_last(fields, b"content-type") or b"").decode("latin-1").strip()
         reply = _Reply(response.status, fields, content_type)
-        body = BodyReader()
+        body = BodyReader(self._turn)
         location = _last(fields, b"location") if response.status in _REDIRECTS else None
-        if location is not None:
-            reply.location = location.decode("utf-8", "replace").strip()
+        if location is not None or response.status in _BODILESS:
+            if location is not None:
+                reply.location = location.decode("utf-8", "replace").strip()
             with trio.move_on_after(self._limits.discard_seconds):
                 await body.discard(response, self._limits.max_discard_bytes)
+            if hop is not None:
+                hop.wire_bytes = body.wire_bytes
         else:
             try:
-                reply.body = await body.read(response, fields, content_type, ask.body)
+                with phase("body"):
+                    reply.body = await body.read(response, fields, content_type, ask.body)
             except (TooLarge, UnsupportedContent):
                 # The status is what there is to tell about an error page, whatever its body is.
                 if response.status < 400:
                     raise
+            finally:
+                if hop is not None:
+                    hop.wire_bytes, hop.decoded_bytes = body.wire_bytes, len(reply.body)
         reply.wire_bytes = body.wire_bytes
         return reply  # noqa: ASYNC910  # reading a body checkpoints, cut short or not
 
 
-def parse_target(text: str, base: URL | None = None) -> URL:
-    """Parse a URL that is about to be fetched, or a redirect's target.
-
-    Raises:
-      BlockedAddress: not one that is fetched, whatever its address: `parse_url` says why.
-    """
-    try:
-        return parse_url(text, base.href if base else None)
-    except ValueError as error:
-        subject = "the redirect leads to a URL that" if base else "the URL"
-        raise BlockedAddress(f"{subject} {error}") from None
-
-
-def _request(url: URL, ask: _Ask) -> httpcore2.Request:
-    host = f"[{url.host}]" if ":" in url.host else url.host
-    if url.port != _DEFAULT_PORTS[url.scheme]:
-        host = f"{host}:{url.port}"
-    return httpcore2.Request(
-        b"GET",
-        httpcore2.URL(
-            scheme=url.scheme.encode("ascii"),
-            host=url.host.encode("ascii"),
-            port=url.port,
-            target=url.target.encode("ascii"),
-        ),
-        headers=[
-            (b"Host", host.encode("ascii")),
-            (b"User-Agent", ask.user_agent.encode("ascii")),
-            (b"Accept", ask.accept),
-            (b"Accept-Language", _ACCEPT_LANGUAGE),
-            (b"Accept-Encoding", ACCEPT_ENCODING),
-        ],
-        # A fully qualified name ends in a dot; certificates and servers know it without (RFC 6066).
-        extensions={"sni_hostname": url.host.rstrip(".")},
-    )
+def _note_head(response: httpcore2.Response, seconds: float) -> None:
+    hop = current_hop()
+    if hop is not None:
+        hop.status = response.status
+        hop.http_version = response.extensions.get("http_version", b"").decode("ascii")
+        before = (hop.seconds.get(name, 0.0) for name in _CONNECTING)
+        hop.seconds["first_byte"] = max(0.0, seconds - sum(before))
 
 
 def _last(fields: Fields, name: bytes) -> bytes | None:

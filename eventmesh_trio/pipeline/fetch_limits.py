@@ -4,6 +4,9 @@ from typing import Any, Final
 
 import attrs
 
+from eventmesh_trio.pipeline.breaker import BreakerLimits
+from eventmesh_trio.pipeline.tunnel import OutgoingProxy, without_credentials
+
 __all__ = ["MAX_HEADER_BYTES", "FetchLimits"]
 
 # h11 as httpcore2 sets it up gives up on a message head of 100 KiB; ours has to come first.
@@ -13,6 +16,11 @@ MAX_HEADER_BYTES: Final = 96 * 1024
 def _positive(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
     if not value > 0:
         raise ValueError(f"{attribute.name} is {value}; it must be more than 0")
+
+
+def _proxy(_: Any, __: "attrs.Attribute[Any]", value: str) -> None:
+    if value:
+        OutgoingProxy.parse(value)
 
 
 def _not_negative(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
@@ -50,7 +58,8 @@ class FetchLimits:
     """How long sending the request may take."""
 
     max_header_bytes: int = attrs.field(default=64 * 1024, validator=_positive)
-    """Of the response head with its interim (1xx) responses; at most `MAX_HEADER_BYTES`."""
+    """Of the response head with its interim (1xx) responses; at most `MAX_HEADER_BYTES`. Over
+    HTTP/2 it is for all that is not body, before the body and again within it."""
 
     max_header_count: int = attrs.field(default=256, validator=_positive)
     """Fields in one response head."""
@@ -79,11 +88,35 @@ class FetchLimits:
     keep_alive_seconds: float = attrs.field(default=15.0, validator=_positive)
     """How long an idle connection is kept for reuse."""
 
+    resolver: str = attrs.field(default="dns", validator=attrs.validators.in_(("dns", "system")))
+    """Who looks names up: ``dns`` asks the name servers of ``/etc/resolv.conf`` itself (after
+    ``/etc/hosts``), and no number of slow names delays another; ``system`` asks the system's
+    resolver, in threads, which may know other sources of names."""
+
+    max_lookups: int = attrs.field(default=4096, validator=_positive)
+    """Names that are looked up at once by the resolver ``dns``; who comes later waits."""
+
     resolver_threads: int = attrs.field(default=64, validator=_positive)
-    """Name lookups at once; each takes a thread for as long as the system's resolver takes."""
+    """Name lookups at once by the resolver ``system``; each takes a thread for as long as that
+    takes."""
 
     resolver_threads_per_domain: int = attrs.field(default=4, validator=_positive)
     """Of these, how many may be busy with names of one registrable domain."""
+
+    http2: bool = False
+    """Offer HTTP/2 to origins that are asked over TLS; one request at a time on a connection."""
+
+    proxy: str = attrs.field(default="", validator=_proxy, repr=without_credentials)
+    """The outgoing proxy through which all is fetched: ``http://user:password@host:port``, or with
+    ``socks5``. It is asked for connections to the addresses that were judged (``CONNECT``), for
+    plain http as well. Its own address is not judged. Empty: none."""
+
+    proxy_resolves: bool = False
+    """Leave names to the outgoing proxy that cannot be resolved here. Nobody judges their addresses
+    then: it is for the proxy to keep fetches away from private networks."""
+
+    breaker: BreakerLimits = attrs.field(factory=BreakerLimits)
+    """When an origin that does not answer is left alone, and for how long."""
 
     @max_header_bytes.validator
     def _fits_h11(self, _: "attrs.Attribute[int]", value: int) -> None:

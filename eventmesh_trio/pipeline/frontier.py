@@ -1,9 +1,9 @@
 """The frontier: which URLs of a run are queued, leased or settled.
 
-A URL is fetched once however often a request names it: equal URLs (as `parse_url` normalises them)
-are one *errand* with several *indices*, and each index is settled on its own. An errand is queued,
-or leased to the one task that carries it, until its last index is settled. All but `lease` is
-synchronous, and nothing here knows what an errand brings home.
+A URL is fetched once however often a request names it: URLs of one `equivalence_key` are one
+*errand*, in its first spelling, with several *indices*, and each index is settled on its own. An
+errand is queued, or leased to the one task that carries it, until its last index is settled. All
+but `lease` is synchronous, and nothing here knows what an errand brings home.
 """
 
 from collections import deque
@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 import trio
 
-from eventmesh_trio.wire.urls import parse_url
+from eventmesh_trio.wire.urls import equivalence_key, parse_url
 
 __all__ = ["Errand", "Frontier", "FrontierStatistics"]
 
@@ -60,8 +60,9 @@ class Frontier:
         self._wanting = trio.lowlevel.ParkingLot()
         errands: dict[str, Errand] = {}
         for index, url in enumerate(urls):
-            href = parse_url(url).href
-            errands.setdefault(href, Errand(index, href, {})).spellings[index] = url
+            parsed = parse_url(url)
+            errand = errands.setdefault(equivalence_key(parsed), Errand(index, parsed.href, {}))
+            errand.spellings[index] = url
         self._queue = deque(errands.values())
 
     @property

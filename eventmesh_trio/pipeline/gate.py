@@ -1,48 +1,45 @@
 """How much a static page already says, and so how to read it: as it is, with a probe, in a browser.
 
-The score is the formula of the specification's own implementation; every feature is measured on
-the parsed page, and *text* is what a reader would see.
+The score is the formula of the specification's own implementation; nothing here but arithmetic.
+`eventmesh_trio.pipeline.extract.features` measures what goes into it.
 """
 
 import math
 from typing import Final, Literal
 
 import attrs
-from selectolax.lexbor import LexborHTMLParser
 
-__all__ = ["Features", "GateDecision", "Verdict", "judge", "measure"]
+from eventmesh_trio.abc import GateFeatures
+
+__all__ = [
+    "HEADLESS_SCORE",
+    "RAW_SCORE",
+    "SURE_MARKERS",
+    "GateDecision",
+    "Term",
+    "Verdict",
+    "judge",
+    "judge_data",
+    "terms",
+]
 
 GateDecision = Literal["raw", "probes_first", "headless"]
 
 RAW_SCORE: Final = 0.7
 HEADLESS_SCORE: Final = 0.3
-_PARAGRAPH_CHARS: Final = 25
-_MOUNT_POINTS: Final = (
-    "#root, #app, #__next, #__nuxt, #gatsby-focus-wrapper, #svelte, [ng-app], app-root, "
-    "[data-reactroot]"
-)
-_STATE: Final = (
-    "__NEXT_DATA__",
-    "__NUXT__",
-    "__INITIAL_STATE__",
-    "__APOLLO_STATE__",
-    "__PRELOADED_STATE__",
-    "webpackJsonp",
-    "webpackChunk",
-)
+SURE_MARKERS: Final = 3
+"""So many signs of a page that a script builds send it to a browser, whatever it scores below
+`RAW_SCORE`."""
 
 
-@attrs.frozen(kw_only=True)
-class Features:
-    """What the score is made of. Ratios are 0-1, of the page's characters."""
+@attrs.frozen
+class Term:
+    """One summand of the score: what was measured, by which expression, and what it adds."""
 
-    text_ratio: float  # visible text
-    paragraphs: int  # <p> with a sentence's length of visible text
-    has_article: bool  # <article> or <main>
-    has_opengraph: bool
-    has_article_jsonld: bool
-    script_density: float  # inline script
-    spa_markers: int  # signs that a script builds the page, 0-4
+    name: str
+    measured: str
+    expression: str
+    points: float
 
 
 @attrs.frozen
@@ -54,79 +51,90 @@ class Verdict:
     reason: str
 
 
-def measure(
-    tree: LexborHTMLParser,
-    page_chars: int,
-    visible_chars: int,
-    *,
-    paragraphs: int,
-    has_opengraph: bool,
-    has_article_jsonld: bool,
-) -> Features:
-    """Measure a parsed page. ``visible_chars`` and ``paragraphs`` come from the outline's walk."""
-    script_chars = sources = 0
-    has_state = False
-    for script in tree.css("script"):
-        attributes = script.attributes
-        sources += "src" in attributes
-        text = script.text()
-        kind = (attributes.get("type") or "").lower()
-        if kind != "application/ld+json":
-            script_chars += len(text)
-        if attributes.get("id") in _STATE or any(word in text for word in _STATE):
-            has_state = True
-    mount = tree.css_first(_MOUNT_POINTS)
-    bare = visible_chars < 200
-    noscript = tree.css_first("body noscript")
-    markers = (
-        mount is not None,
-        has_state,
-        bare and (sources > 0 or script_chars > 0),
-        bare and noscript is not None and "script" in noscript.text().lower(),
+def terms(features: GateFeatures) -> tuple[Term, ...]:
+    """The summands of the score before it is clamped to 0-1, in the formula's order."""
+    markers = len(features.spa_markers)
+    return (
+        Term(
+            "text ratio",
+            f"{features.text_ratio:.3f}",
+            "clamp(1.2 * ratio, 0, 0.6)",
+            min(1.2 * features.text_ratio, 0.6),
+        ),
+        Term(
+            "paragraphs",
+            f"{features.paragraphs}",
+            "clamp(0.06 * ln(1 + n), 0, 0.3)",
+            min(0.06 * math.log1p(features.paragraphs), 0.3),
+        ),
+        Term(
+            "article or main",
+            _yes(features.has_article),
+            "0.15 if there is one",
+            0.15 * features.has_article,
+        ),
+        Term(
+            "OpenGraph",
+            _yes(features.has_opengraph),
+            "0.08 if there is some",
+            0.08 * features.has_opengraph,
+        ),
+        Term(
+            "JSON-LD article",
+            _yes(features.has_article_jsonld),
+            "0.12 if there is one",
+            0.12 * features.has_article_jsonld,
+        ),
+        Term(
+            "script density",
+            f"{features.script_density:.3f}",
+            "-clamp(0.8 * density, 0, 0.4)",
+            0.0 - min(0.8 * features.script_density, 0.4),
+        ),
+        Term("SPA markers", f"{markers}", "-0.25 if 2 or more", -0.25 if markers >= 2 else 0.0),
     )
-    return Features(
-        text_ratio=visible_chars / page_chars if page_chars else 0.0,
-        paragraphs=paragraphs,
-        has_article=tree.css_first("article, main") is not None,
-        has_opengraph=has_opengraph,
-        has_article_jsonld=has_article_jsonld,
-        script_density=min(script_chars / page_chars, 1.0) if page_chars else 0.0,
-        spa_markers=sum(markers),
-    )
 
 
-def count_paragraphs(lengths: list[int]) -> int:
-    """How many paragraph lengths, in characters, are a sentence's or more."""
-    return sum(length >= _PARAGRAPH_CHARS for length in lengths)
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
-def judge(features: Features) -> Verdict:
-    """Score the features and decide; pure arithmetic."""
-    score = (
-        min(max(1.2 * features.text_ratio, 0.0), 0.6)
-        + min(max(0.06 * math.log1p(features.paragraphs), 0.0), 0.3)
-        + 0.15 * features.has_article
-        + 0.08 * features.has_opengraph
-        + 0.12 * features.has_article_jsonld
-        - min(max(0.8 * features.script_density, 0.0), 0.4)
-        - 0.25 * (features.spa_markers >= 2)
-    )
-    score = round(min(max(score, 0.0), 1.0), 4)
+def judge(features: GateFeatures) -> Verdict:
+    """Score the features and decide; pure arithmetic.
+
+    The order is the specification's: a page that scores `RAW_SCORE` has its text, however many
+    signs of an application it carries.
+    """
+    # Nine digits: 0.6 + 0.15 - 0.05 is 0.7, whatever binary fractions make of it.
+    score = round(min(max(math.fsum(term.points for term in terms(features)), 0.0), 1.0), 9)
+    markers = features.spa_markers
     decision: GateDecision
-    if features.spa_markers >= 3:
-        decision, why = "headless", f"{features.spa_markers} signs of a page that a script builds"
-    elif score >= RAW_SCORE:
-        decision, why = "raw", f"score {score:.2f} is at least {RAW_SCORE}"
+    if score >= RAW_SCORE:
+        decision, why = "raw", f"score {score:.4g} is at least {RAW_SCORE}"
     elif score <= HEADLESS_SCORE:
-        decision, why = "headless", f"score {score:.2f} is at most {HEADLESS_SCORE}"
+        decision, why = "headless", f"score {score:.4g} is at most {HEADLESS_SCORE}"
+    elif len(markers) >= SURE_MARKERS:
+        decision, why = "headless", f"{len(markers)} signs of a page that a script builds"
     else:
         decision, why = (
             "probes_first",
-            f"score {score:.2f} lies between {HEADLESS_SCORE} and {RAW_SCORE}",
+            f"score {score:.4g} lies between {HEADLESS_SCORE} and {RAW_SCORE}",
         )
-    reason = (
+    signs = f"{len(markers)} single-page markers"
+    if markers:
+        signs += f" ({', '.join(markers)})"
+    return Verdict(
+        score,
+        decision,
         f"{why}: {features.text_ratio:.0%} of the page is visible text,"
         f" {features.paragraphs} paragraphs,"
-        f" {features.script_density:.0%} inline script, {features.spa_markers} single-page markers"
+        f" {features.script_density:.0%} inline script, {signs}",
     )
-    return Verdict(score, decision, reason)
+
+
+def judge_data(features: GateFeatures, essence: str) -> Verdict:
+    """The verdict on what is not HTML: no script can build more of it, whatever it scores."""
+    score = judge(features).score
+    return Verdict(
+        score, "raw", f"{essence} is not HTML, and so all there is to read: score {score:.4g}"
+    )

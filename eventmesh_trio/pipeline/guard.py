@@ -1,8 +1,9 @@
-"""Which addresses may be dialled: public ones, and those that the operator allows.
+"""What may be dialled: public addresses, and what the operator allows, less what they deny.
 
-A name is judged by all of its addresses, an address by the networks below, and what an IPv6 address
-carries inside (a mapped, translated or tunnelled IPv4 address) as well. The tables are our own:
-`ipaddress.is_global` changes between Python releases.
+A host is judged by the operator's lists and by its name before it is looked up, a name by all of
+its addresses, an address by the networks below, and what an IPv6 address carries inside (a mapped,
+translated or tunnelled IPv4 address) as well. The tables are our own: `ipaddress.is_global` changes
+between Python releases.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,9 +13,10 @@ from typing import Final, TypeAlias
 import attrs
 
 from eventmesh_trio.errors import BlockedAddress
-from eventmesh_trio.wire.urls import URL
+from eventmesh_trio.pipeline.host_rules import HostRule, HostRules, is_local_name
+from eventmesh_trio.wire.urls import URL, parse_url
 
-__all__ = ["BAD_PORTS", "AddressPolicy", "IPAddress", "IPNetwork", "parse_address"]
+__all__ = ["BAD_PORTS", "AddressPolicy", "IPAddress", "IPNetwork", "parse_address", "unmapped"]
 
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 IPNetwork: TypeAlias = IPv4Network | IPv6Network
@@ -69,7 +71,13 @@ BAD_PORTS: Final = frozenset(
         *(6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080),
     }
 )
-_REFUSAL: Final = "the URL leads to an address that is not public"
+# ISATAP interface identifiers (RFC 5214, section 6.1): the IPv4 address is in the last 32 bits.
+_ISATAP: Final = frozenset({0x0000_5EFE, 0x0200_5EFE})
+
+# One sentence for whatever is inside, so that it tells nothing of what is there.
+_NOT_PUBLIC: Final = "the URL leads to an address that is not public"
+_NOT_A_PORT: Final = "the URL's port is not one that pages are served on"
+_NOT_A_HOST: Final = "the URL's host is not one that this server fetches from"
 
 
 def parse_address(host: str) -> IPAddress | None:
@@ -84,39 +92,90 @@ def _networks(values: Iterable[IPNetwork | str]) -> tuple[IPNetwork, ...]:
     return tuple(ip_network(value) if isinstance(value, str) else value for value in values)
 
 
+def _rules(values: Iterable[HostRule | str]) -> HostRules:
+    return values if isinstance(values, HostRules) else HostRules(values)
+
+
+def _ports(values: Iterable[int]) -> frozenset[int]:
+    ports = frozenset(values)
+    for port in ports:
+        if not 0 <= port <= 65_535:
+            raise ValueError(f"{port} is no port")
+    return ports
+
+
 @attrs.frozen(kw_only=True)
 class AddressPolicy:
     """What may be dialled.
 
-    ``allow_private`` networks are dialled though they are not public; an address that carries
-    another is dialled only if both may be. ``blocked_ports`` are refused on every address.
+    Hosts and ports have two lists each: one that is denied, which wins, and one that, unless it is
+    empty, is all that is allowed. The hosts' lists say nothing of addresses: an allowed host's
+    have to be public as well. ``allow_private`` networks are dialled though they are not public, an
+    address that carries another only if both may be; ``deny_networks`` never, under any name.
 
     Raises:
-      ValueError: a network that is not one (``10.0.0.1/8`` has host bits set).
+      ValueError: a network that is not one (``10.0.0.1/8`` has host bits set), a host rule that is
+        not one, a port that is not one.
     """
 
     allow_private: tuple[IPNetwork, ...] = attrs.field(default=(), converter=_networks)
-    blocked_ports: frozenset[int] = BAD_PORTS
+    deny_networks: tuple[IPNetwork, ...] = attrs.field(default=(), converter=_networks)
+    allow_hosts: HostRules = attrs.field(factory=HostRules, converter=_rules)
+    deny_hosts: HostRules = attrs.field(factory=HostRules, converter=_rules)
+    allow_ports: frozenset[int] = attrs.field(default=frozenset(), converter=_ports)
+    deny_ports: frozenset[int] = attrs.field(default=BAD_PORTS, converter=_ports)
+
+    @deny_hosts.validator
+    def _no_addresses(self, _: object, rules: HostRules) -> None:
+        for rule in rules:
+            if rule.is_address:
+                raise ValueError(
+                    f"{rule} is an address: deny_networks denies it, whatever name leads there"
+                )
 
     def is_allowed(self, address: IPAddress) -> bool:
         """Whether this very address may be dialled."""
-        if isinstance(address, IPv6Address) and (mapped := address.ipv4_mapped) is not None:
-            address = mapped  # the kernel dials IPv4: nothing of IPv6 is left to judge
-        if not (_is_public(address) or self._is_exempt(address)):
-            return False
-        return all(_is_public(inner) or self._is_exempt(inner) for inner in _carried(address))
+        address = unmapped(address)  # the kernel dials IPv4: nothing of IPv6 is left to judge
+        return all(self._is_open(one) for one in (address, *_carried(address)))
 
     def judge_url(self, url: URL) -> None:
-        """Judge what of a URL needs no lookup: its port, and its host where that is an address.
+        """Judge what of a URL needs no lookup, as `judge_target`.
 
         Raises:
           BlockedAddress: refused; the message tells nothing about what is there.
         """
-        if url.port in self.blocked_ports:
-            raise BlockedAddress("the URL's port is not one that pages are served on")
-        address = parse_address(url.host)
+        self.judge_target(url.host, url.port)
+
+    def admits(self, href: str) -> bool:
+        """Whether a URL is one that `judge_url` lets pass.
+
+        What was fetched from it before may then be shown; kept documents outlive a policy.
+        """
+        try:
+            self.judge_url(parse_url(href))
+        except (BlockedAddress, ValueError):
+            return False
+        return True
+
+    def judge_target(self, host: str, port: int) -> None:
+        """Judge a port and a host (of a parsed URL), its address too if it is one.
+
+        Raises:
+          BlockedAddress: as `judge_url`.
+        """
+        if port in self.deny_ports or (self.allow_ports and port not in self.allow_ports):
+            raise BlockedAddress(_NOT_A_PORT)
+        if self.deny_hosts.match(host):
+            raise BlockedAddress(_NOT_A_HOST)
+        listed = self.allow_hosts.match(host)
+        if self.allow_hosts and not listed:
+            raise BlockedAddress(_NOT_A_HOST)
+        address = parse_address(host)
         if address is not None:
             self.judge_addresses((address,))
+        elif is_local_name(host) and not (listed or self.allow_private):
+            # Whether such a name is known here tells of the inside, so nobody is asked.
+            raise BlockedAddress(_NOT_PUBLIC)
 
     def judge_addresses(self, addresses: Sequence[IPAddress]) -> None:
         """Judge all addresses of one name. One that is refused refuses the name.
@@ -125,10 +184,18 @@ class AddressPolicy:
           BlockedAddress: as `judge_url`.
         """
         if not all(self.is_allowed(address) for address in addresses):
-            raise BlockedAddress(_REFUSAL)
+            raise BlockedAddress(_NOT_PUBLIC)
 
-    def _is_exempt(self, address: IPAddress) -> bool:
-        return any(address in network for network in self.allow_private)
+    def _is_open(self, address: IPAddress) -> bool:
+        if any(address in network for network in self.deny_networks):
+            return False
+        return _is_public(address) or any(address in network for network in self.allow_private)
+
+
+def unmapped(address: IPAddress) -> IPAddress:
+    """A mapped IPv4 address (RFC 4291, section 2.5.5.2) as IPv4, any other as it is."""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return address if mapped is None else mapped
 
 
 def _is_public(address: IPAddress) -> bool:
@@ -148,4 +215,10 @@ def _carried(address: IPAddress) -> Iterator[IPv4Address]:
     if (tunnelled := address.teredo) is not None:
         yield from tunnelled  # the server and the client
     if address in _NAT64 or address in _NAT64_LOCAL:
-        yield IPv4Address(int(address) & 0xFFFF_FFFF)
+        yield _last_32_bits(address)
+    if (int(address) >> 32) & 0xFFFF_FFFF in _ISATAP:
+        yield _last_32_bits(address)
+
+
+def _last_32_bits(address: IPv6Address) -> IPv4Address:
+    return IPv4Address(int(address) & 0xFFFF_FFFF)

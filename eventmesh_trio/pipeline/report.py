@@ -4,12 +4,10 @@ An `Outcome` is the end of one URL's way through the pipeline; these functions r
 a run says of itself. Nothing here waits or reads a clock: timestamps are given.
 """
 
-from typing import Final
-
 import attrs
 from msgspec import UNSET
 
-from eventmesh_trio.abc import Extraction, Page
+from eventmesh_trio.abc import CacheEntry, Extraction, Page
 from eventmesh_trio.errors import EventMeshError, HTTPStatusError
 from eventmesh_trio.pipeline.retry import parse_retry_after
 from eventmesh_trio.pipeline.tally import Tally
@@ -24,20 +22,15 @@ from eventmesh_trio.wire.events import (
     RunStatus,
     Summary,
 )
-from eventmesh_trio.wire.requests import ExtractMode, RenderMode
 
 __all__ = [
     "Outcome",
-    "extraction_stages",
-    "judged",
     "page_result",
     "refusal_of",
     "result_event",
     "run_error_event",
     "summary_event",
 ]
-
-_NO_BROWSER: Final = "no browser is configured, so the page is served raw"
 
 
 @attrs.frozen
@@ -56,20 +49,8 @@ class Outcome:
     extraction: Extraction | None = None
     error: EventMeshError | None = None
     from_cache: bool = False
-
-
-def judged(extraction: Extraction, page: Page, render_mode: RenderMode) -> Extraction:
-    """The extraction with a reason that also tells why a browser, if wanted, was not used."""
-    wanted = render_mode == "dynamic" or extraction.gate_decision == "headless"
-    if page.rendered or not wanted:
-        return extraction
-    why = "render_mode is static" if render_mode == "static" else _NO_BROWSER
-    return attrs.evolve(extraction, gate_reason=f"{extraction.gate_reason}; {why}")
-
-
-def extraction_stages(mode: ExtractMode) -> tuple[str, ...]:
-    """What a worker does with a page in that mode: all are parsed, not all have content taken."""
-    return ("decode", "parse") if mode in ("raw", "metadata") else ("decode", "parse", "extract")
+    provisional: bool = False  # a render failed: the next attempt may bring a better document
+    entry: CacheEntry | None = None  # what the cache may keep of it
 
 
 def refusal_of(page: Page, *, now: float, **context: object) -> HTTPStatusError | None:

@@ -1,8 +1,10 @@
-"""Names to addresses, in threads that one slow name server cannot use up."""
+"""Names to addresses: what a resolver is, and the system's, in threads that one slow name server
+cannot use up. That of `eventmesh_trio.pipeline.stub_resolver` needs none."""
 
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import cache, partial
 from typing import Protocol
 
@@ -13,13 +15,34 @@ from publicsuffixlist import PublicSuffixList  # type: ignore[import-untyped, un
 from eventmesh_trio.errors import DNSError
 from eventmesh_trio.pipeline.fetch_limits import FetchLimits
 from eventmesh_trio.pipeline.guard import IPAddress, parse_address
+from eventmesh_trio.pipeline.stub_resolver import open_stub_resolver
 
-__all__ = ["Resolver", "SystemResolver"]
+__all__ = ["Resolver", "SystemResolver", "open_resolver"]
 
 
 @cache
 def _suffixes() -> PublicSuffixList:
     return PublicSuffixList()  # 40 ms: not at import
+
+
+@asynccontextmanager
+async def open_resolver(
+    limits: FetchLimits, *, completes_names: bool = True
+) -> AsyncIterator["Resolver"]:
+    """Open the resolver that ``limits.resolver`` names.
+
+    Args:
+      completes_names: look names up below the machine's own domains, too. The system's always does.
+    """
+    if limits.resolver == "system":
+        yield SystemResolver(limits)
+        return
+    async with open_stub_resolver(
+        resolve_seconds=limits.resolve_seconds,
+        max_lookups=limits.max_lookups,
+        completes_names=completes_names,
+    ) as resolver:
+        yield resolver
 
 
 class Resolver(Protocol):

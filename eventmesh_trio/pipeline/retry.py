@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from eventmesh_trio.abc import Fetcher, Fields, Page
-from eventmesh_trio.errors import PageError
+from eventmesh_trio.errors import CircuitOpen, PageError, bare
 from eventmesh_trio.wire.requests import CrawlOptions
 
 __all__ = ["RETRYABLE_STATUSES", "RetryLimits", "fetch_with_retries", "parse_retry_after"]
@@ -57,6 +57,9 @@ async def fetch_with_retries(
         if scope.cancelled_caught:
             raise FetchTimeout(...)
 
+    An open circuit is waited for like any wait that was asked for, within the same limit. Where
+    that ends it, what an attempt before had come to is told, for that says more.
+
     The wait is exponential with full jitter: anything between 0 and the current delay. A wait that
     an origin asked for by ``Retry-After`` is kept in full, or the attempt was the last.
 
@@ -71,6 +74,7 @@ async def fetch_with_retries(
     """
     limits = limits or RetryLimits()
     attempt = 0
+    earlier: Page | PageError | None = None
     while True:
         attempt += 1
         if on_attempt is not None:
@@ -83,10 +87,18 @@ async def fetch_with_retries(
             error.context.update(attempt_number=attempt, max_retries=options.max_retries)
             asked = error.retry_after_seconds
             if last or not error.can_retry or (asked or 0) > limits.max_retry_after_seconds:
-                raise
+                if earlier is None or not isinstance(error, CircuitOpen):
+                    raise
+                if isinstance(earlier, Page):
+                    return earlier
+                earlier.retry_after_seconds = asked
+                raise earlier from None
+            if not isinstance(error, CircuitOpen):
+                earlier = bare(error)
         else:
             if last or page.status not in RETRYABLE_STATUSES:
                 return page
+            earlier = page
             asked = parse_retry_after(page.fields, now())
             if (asked or 0) > limits.max_retry_after_seconds:
                 return page

@@ -5,101 +5,48 @@ exception: this is the boundary at which one URL's trouble, a bug in its handlin
 that URL's result. Nothing here knows of the frontier's states, of channels, or of readers.
 """
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import Final, Protocol, TypeAlias
+from typing import Final
 
 import attrs
 import structlog
 import trio
 
-from eventmesh_trio.abc import Cache, CacheEntry, Extraction, Extractor, Page
+from eventmesh_trio.abc import CacheEntry, Page, Validators
 from eventmesh_trio.errors import EventMeshError, FetchTimeout, InternalError, PageError, bare
+from eventmesh_trio.pipeline.cache_freshness import is_confirmation
+from eventmesh_trio.pipeline.cache_shelf import Shelf, store_key
 from eventmesh_trio.pipeline.frontier import Errand
-from eventmesh_trio.pipeline.report import Outcome, extraction_stages, judged, refusal_of
+from eventmesh_trio.pipeline.ports import BeforeHop, CrawlPorts, HopFetcher, Meter, Turn, Turns
+from eventmesh_trio.pipeline.reading import (
+    Reading,
+    ReadingLimits,
+    bringing_stages,
+    extraction_stages,
+    load_page,
+    read_page,
+)
+from eventmesh_trio.pipeline.report import Outcome, refusal_of
 from eventmesh_trio.pipeline.retry import RetryLimits, fetch_with_retries
 from eventmesh_trio.wire.requests import CrawlOptions
 from eventmesh_trio.wire.urls import URL, cache_key, parse_url
 
-__all__ = ["BeforeHop", "CrawlPorts", "HopFetcher", "Meter", "Parcel", "Stages", "Turns"]
+__all__ = [
+    "BeforeHop",
+    "CrawlPorts",
+    "HopFetcher",
+    "Meter",
+    "Parcel",
+    "Stages",
+    "Turn",
+    "Turns",
+    "store_key",
+]
 
 _logger: Final = structlog.get_logger(__name__)
-
-
-BeforeHop: TypeAlias = Callable[[URL], Awaitable[None]]
-
-
-class HopFetcher(Protocol):
-    """A `eventmesh_trio.abc.Fetcher` that asks before it follows a redirect."""
-
-    async def fetch(
-        self, url: str, options: CrawlOptions, *, before_hop: BeforeHop | None = None
-    ) -> Page:
-        """As `eventmesh_trio.abc.Fetcher.fetch`; a `PageError` of ``before_hop`` ends it."""
-        ...
-
-
-class Turns(Protocol):
-    """What a crawl asks of `eventmesh_trio.pipeline.politeness.Politeness`."""
-
-    async def check(self, url: URL, options: CrawlOptions) -> None:
-        """Return if the URL may be fetched; gets the host's robots.txt first where it must.
-
-        Raises: PageError of the kind that fits: `RobotsDenied`, `CircuitOpen`.
-        """
-        ...
-
-    def turn(self, url: str, options: CrawlOptions) -> AbstractAsyncContextManager[object]:
-        """Wait for this URL's turn at its host, and hold it for the length of the block.
-
-        Raises: as `check` does.
-        """
-        ...
-
-
-class Meter(Protocol):
-    """Who counts what the stages of all runs do. Synchronous and quick; it must not fail."""
-
-    def retried(self) -> None:
-        """A URL is tried again."""
-        ...
-
-    def fetched(self, seconds: float, wire_bytes: int) -> None:
-        """An attempt brought a whole response, of any status."""
-        ...
-
-    def extracted(self, seconds: float) -> None:
-        """A page was read, or could not be; waiting for a worker included."""
-        ...
-
-    def settled(self, outcome: str) -> None:
-        """A URL is done with: ``ok``, ``cached``, or the type of its error."""
-        ...
-
-
-class _NoMeter:
-    """Counts nothing."""
-
-    def retried(self) -> None: ...
-
-    def fetched(self, seconds: float, wire_bytes: int) -> None: ...
-
-    def extracted(self, seconds: float) -> None: ...
-
-    def settled(self, outcome: str) -> None: ...
-
-
-@attrs.frozen
-class CrawlPorts:
-    """What all runs of a server share."""
-
-    fetcher: HopFetcher
-    extractor: Extractor
-    cache: Cache
-    politeness: Turns
-    meter: Meter = attrs.field(factory=_NoMeter)
+_GONE: Final = frozenset({404, 410})
 
 
 @attrs.frozen
@@ -111,6 +58,7 @@ class Parcel:
     page: Page
     attempts: int
     seconds: float  # that the fetch took
+    seconds_left: float  # of the URL's time
 
 
 @attrs.define(eq=False)
@@ -124,25 +72,49 @@ class _TimedFetcher:
     _ports: CrawlPorts
     _scope: trio.CancelScope
     _received: Callable[[int], None]
+    _run: str
+    _validators: Validators | None = None
     attempts: int = attrs.field(default=0, init=False)
 
     async def fetch(self, url: str, options: CrawlOptions) -> Page:
+        page = await self._fetch(url, options)
+        validators = self._validators
+        if page.status == 304 and validators and not is_confirmation(page, validators):
+            self._validators = None  # it is about another version than ours: get the page itself
+            page = await self._fetch(url, options)
+        return page
+
+    async def _fetch(self, url: str, options: CrawlOptions) -> Page:
         politeness = self._ports.politeness
         await politeness.check(parse_url(url), options)
         left = self._scope.deadline - trio.current_time()
         self._scope.deadline = inf
         try:
-            async with politeness.turn(url, options):
+            async with politeness.turn(url, options, self._run) as turn:
                 self._scope.deadline = trio.current_time() + left
-                page = await self._ports.fetcher.fetch(
-                    url, options, before_hop=partial(politeness.check, options=options)
+                page = await load_page(
+                    self._ports,
+                    url,
+                    options,
+                    before_hop=partial(self._move, turn, options),
+                    validators=self._validators,
                 )
+                turn.answered(page)
                 self._received(page.wire_bytes)
-                self._ports.meter.fetched(page.elapsed_seconds, page.wire_bytes)
                 return page
         finally:
             if self._scope.deadline == inf:  # there was no turn
                 self._scope.deadline = trio.current_time() + left
+
+    async def _move(self, turn: "Turn", options: CrawlOptions, target: URL) -> None:
+        """Before a redirect is followed: its host has its turns too, and robots.txt counts."""
+        await self._ports.politeness.check(target, options)
+        left = self._scope.deadline - trio.current_time()
+        self._scope.deadline = inf
+        try:
+            await turn.move(target)
+        finally:
+            self._scope.deadline = trio.current_time() + left
 
     def note(self, attempt: int) -> None:
         self.attempts = attempt
@@ -161,9 +133,16 @@ class Stages:
     _ports: CrawlPorts
     _options: CrawlOptions
     _retry: RetryLimits
+    _reading: ReadingLimits
+    _run: str  # its name among all runs of the server
     _request_id: str
     _received: Callable[[int], None]
     _wall_time: Callable[[], float]
+    shelf: Shelf = attrs.field(init=False)
+    """What the run has to do with the cache."""
+
+    def __attrs_post_init__(self) -> None:
+        self.shelf = Shelf(self._ports, self._options, self._contain, self._wall_time)
 
     async def bring(self, errand: Errand) -> Parcel | Outcome:
         """Get one URL's page; an outcome where the cache has its document, or nothing came."""
@@ -174,97 +153,115 @@ class Stages:
 
     async def _bring(self, errand: Errand) -> Parcel | Outcome:
         began = trio.current_time()
-        key = cache_key(parse_url(errand.href), self._options.extraction_key)
-        if (hit := await self._look_up(errand)) is not None:
-            return Outcome(
-                cache_key=key,
-                seconds=trio.current_time() - began,
-                stages=("cache",),
-                status=hit.status,
-                final_url=_elsewhere(errand, hit.final_url),
-                extraction=hit.extraction,
-                from_cache=True,
-            )
+        found = await self.shelf.find(errand)
+        if found is not None and self.shelf.is_fresh(found):
+            self.shelf.land(errand, found)
+            self.shelf.finish(errand)
+            return self._hit(errand, found, began, ("cache",))
         page: Page | None = None
         attempts: int | None = None
-        error: EventMeshError | None
+        seconds_left = 0.0
+        error: EventMeshError | None = None
         try:
-            page, attempts = await self._fetch(errand)
+            page, attempts, seconds_left = await self._fetch(errand, found)
+            if found is not None and page.status == 304:
+                fresher = await self.shelf.confirm(errand, found, page)
+                return self._hit(errand, fresher, began, ("cache", "fetch"))
             error = refusal_of(page, now=self._wall_time())
         except (Exception, BaseExceptionGroup) as failure:
             error = self._contain(failure, errand, "fetch")
         seconds = trio.current_time() - began
         if error is not None:
             self._explain(error, attempts)
+            if found is not None and page is not None and page.status in _GONE:
+                await self.shelf.forget(errand)
         elif page is not None and attempts is not None:
-            return Parcel(errand, key, page, attempts, seconds)
+            self.shelf.await_reading(errand)
+            return Parcel(errand, self._wire_key(errand), page, attempts, seconds, seconds_left)
+        self.shelf.finish(errand)
         return Outcome(
-            cache_key=key,
+            cache_key=self._wire_key(errand),
             seconds=seconds,
-            stages=("fetch",),
+            stages=bringing_stages(self._options, self._ports, page),
             status=page.status if page else 0,
             final_url=_elsewhere(errand, page.final_url) if page else None,
             error=error,
         )
 
+    def _hit(
+        self, errand: Errand, entry: CacheEntry, began: float, stages: tuple[str, ...]
+    ) -> Outcome:
+        return Outcome(
+            cache_key=self._wire_key(errand),
+            seconds=trio.current_time() - began,
+            stages=stages,
+            status=entry.status,
+            final_url=_elsewhere(errand, entry.final_url),
+            extraction=entry.extraction,
+            from_cache=True,
+        )
+
     async def read(self, parcel: Parcel) -> Outcome:
-        """Extract the document of a page."""
+        """Read the document of a page, rendered where that is called for."""
         options, page = self._options, parcel.page
         began = trio.current_time()
-        extraction: Extraction | None = None
+        self.shelf.begin_reading(parcel.errand)
+        reading: Reading | None = None
+        entry: CacheEntry | None = None
         error: EventMeshError | None = None
         try:
-            found = await self._ports.extractor.extract(
-                page, options.extract_mode, options.max_text_chars
+            reading = await read_page(
+                self._ports,
+                page,
+                options,
+                self._reading,
+                run=self._run,
+                seconds_left=parcel.seconds_left,
+                received=self._received,
             )
-            extraction = judged(found, page, options.render_mode)
+            page = reading.page
+            entry = self.shelf.entry_of(reading)
         except (Exception, BaseExceptionGroup) as failure:
+            reading = None
             error = self._contain(failure, parcel.errand, "extraction")
             self._explain(error, parcel.attempts)
             await trio.lowlevel.checkpoint()  # it may have failed before its first one
-        self._ports.meter.extracted(trio.current_time() - began)
         self._ports.meter.settled(_type_of(error))
+        stages = reading.stages if reading else extraction_stages(options.extract_mode)
+        if error is None:
+            self.shelf.land(parcel.errand, entry)
+        else:
+            self.shelf.finish(parcel.errand)
         return Outcome(
             cache_key=parcel.cache_key,
             seconds=parcel.seconds + trio.current_time() - began,
-            stages=("fetch", *extraction_stages(options.extract_mode)),
+            stages=(*bringing_stages(options, self._ports, parcel.page), *stages),
             status=page.status,
             final_url=_elsewhere(parcel.errand, page.final_url),
-            extraction=extraction,
+            extraction=reading.extraction if reading else None,
             error=error,
+            provisional=reading is not None and reading.provisional,
+            entry=entry,
         )
 
-    async def keep(self, errand: Errand, extraction: Extraction, outcome: Outcome) -> None:
-        """Put a fresh document into the cache; cancelled, it is just not kept."""
-        entry = CacheEntry(
-            extraction=extraction,
-            status=outcome.status,
-            final_url=outcome.final_url or errand.href,
-            stored_at=self._wall_time(),
-        )
-        try:
-            await self._ports.cache.put(self._store_key(errand), entry, self._options.cache_mode)
-        except (Exception, BaseExceptionGroup) as bug:
-            self._contain(bug, errand, "cache")  # only the next crawl pays for it
-            await trio.lowlevel.checkpoint()
+    async def _fetch(self, errand: Errand, known: CacheEntry | None) -> tuple[Page, int, float]:
+        """The page, or a 304 about ``known``; the attempts; the seconds left of the URL's time.
 
-    async def _look_up(self, errand: Errand) -> CacheEntry | None:
-        try:
-            return await self._ports.cache.get(self._store_key(errand), self._options.cache_mode)
-        except (Exception, BaseExceptionGroup) as bug:
-            self._contain(bug, errand, "cache")  # a store that fails is a miss
-            await trio.lowlevel.checkpoint()
-            return None
-
-    async def _fetch(self, errand: Errand) -> tuple[Page, int]:
-        """The page, and how many attempts it took; `FetchTimeout` when the URL's time is up."""
+        Raises: PageError; `FetchTimeout` when that time is up.
+        """
         options = self._options
         with trio.move_on_after(options.timeout_seconds) as scope:
-            fetcher = _TimedFetcher(self._ports, scope, self._received)
+            fetcher = _TimedFetcher(
+                self._ports,
+                scope,
+                self._received,
+                self._run,
+                known.validators if known else None,
+            )
             page = await fetch_with_retries(
                 fetcher, errand.href, options, limits=self._retry, on_attempt=fetcher.note
             )
-            return page, fetcher.attempts
+            return page, fetcher.attempts, scope.deadline - trio.current_time()
         raise FetchTimeout(
             f"no page within {options.timeout_seconds:g} seconds",
             context={"attempt_number": fetcher.attempts},
@@ -287,13 +284,8 @@ class Stages:
                 attempt if isinstance(attempt, int) else 1
             )
 
-    def _store_key(self, errand: Errand) -> str:
-        """The whole of what the wire's ``cache_key`` is a digest of.
-
-        Its 32 bits name a document well enough, but a site could find two of its pages, or two
-        option sets, that share them, and have one served for the other.
-        """
-        return f"{self._options.extraction_key}\n{errand.href}"
+    def _wire_key(self, errand: Errand) -> str:
+        return cache_key(parse_url(errand.href), self._options.extraction_key)
 
     def _contain(self, failure: BaseException, errand: Errand, stage: str) -> EventMeshError:
         """What the client is told of a failure; a bug is logged.

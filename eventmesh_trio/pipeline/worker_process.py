@@ -74,6 +74,7 @@ class WorkerProcess:
     decoder: "msgspec.msgpack.Decoder[list[Answer]]" = attrs.field(
         factory=lambda: msgspec.msgpack.Decoder(list[Answer])
     )
+    _encoder: msgspec.msgpack.Encoder = attrs.field(factory=msgspec.msgpack.Encoder, init=False)
     jobs: int = 0
     buffer: bytearray = attrs.field(factory=bytearray)
 
@@ -82,13 +83,8 @@ class WorkerProcess:
 
         Raises: WorkerFailed.
         """
-        assert self.process.stdin is not None
         self.jobs += 1
-        payload = msgspec.msgpack.encode([job])
-        try:
-            await self.process.stdin.send_all(HEADER.pack(len(payload)) + payload)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise WorkerFailed("died") from None
+        await self._send(job)
         (length,) = HEADER.unpack(await self.receive_exactly(HEADER.size))
         if length > self.limits.max_answer_bytes:
             raise WorkerFailed(f"answered with {length} bytes")
@@ -102,6 +98,17 @@ class WorkerProcess:
             raise WorkerFailed("ran out of memory")
         return answer
 
+    async def _send(self, job: ExtractJob) -> None:
+        """A method of its own: the frame is as large as its page, and is gone when this returns."""
+        assert self.process.stdin is not None
+        frame = bytearray(HEADER.size)
+        self._encoder.encode_into([job], frame, HEADER.size)
+        HEADER.pack_into(frame, 0, len(frame) - HEADER.size)
+        try:
+            await self.process.stdin.send_all(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise WorkerFailed("died") from None
+
     async def receive_exactly(self, length: int) -> bytes:
         assert self.process.stdout is not None
         await trio.lowlevel.checkpoint()
@@ -113,7 +120,8 @@ class WorkerProcess:
             if not data:
                 raise WorkerFailed("died")
             self.buffer += data
-        received = bytes(self.buffer[:length])
+        with memoryview(self.buffer) as view:  # a slice of the buffer would be one more copy
+            received = bytes(view[:length])
         del self.buffer[:length]
         return received
 

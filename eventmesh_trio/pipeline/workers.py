@@ -1,5 +1,8 @@
 """The pool of extraction processes: pages go in, documents come out, no page can hurt another.
 
+Pages are taken round by round over the runs, so that a run which brings many at once holds up no
+other. A caller that knows its run's name says it by `WorkerPool.for_run`.
+
 Each *slot* is one task that owns at most one process at a time. A process that hangs, dies or runs
 out of memory is killed and replaced; the page that it had is tried once more, on the new one.
 """
@@ -13,8 +16,9 @@ from typing import Final
 import attrs
 import trio
 
-from eventmesh_trio.abc import Extraction, Page
+from eventmesh_trio.abc import Extraction, Extractor, Page
 from eventmesh_trio.errors import ParseFailure, UnsupportedContent
+from eventmesh_trio.pipeline.rounds import Rounds, Slots
 from eventmesh_trio.pipeline.worker import Answer, ExtractJob
 from eventmesh_trio.pipeline.worker_process import (
     WorkerFailed,
@@ -49,6 +53,7 @@ class _Ticket:
     """One page on its way through the pool."""
 
     job: ExtractJob
+    run: str
     done: trio.Event = attrs.field(factory=trio.Event)
     attempts: int = 0
     abandoned: bool = False
@@ -74,9 +79,10 @@ class WorkerPool:
     def __init__(self, limits: WorkerLimits) -> None:
         self._limits = limits
         self._ids = count(1)
-        self._send: trio.MemorySendChannel[_Ticket]
-        self._receive: trio.MemoryReceiveChannel[_Ticket]
-        self._send, self._receive = trio.open_memory_channel(limits.queue_pages)
+        self._waiting: Rounds[_Ticket] = Rounds()
+        self._room = Slots(limits.queue_pages)
+        self._idle = trio.lowlevel.ParkingLot()  # slots without a page
+        self._closed = False
         self._alive = 0
         self._started = 0
         self._failed_workers = 0
@@ -88,13 +94,17 @@ class WorkerPool:
             workers_alive=self._alive,
             workers_started=self._started,
             workers_failed=self._failed_workers,
-            pages_waiting=self._receive.statistics().current_buffer_used,
+            pages_waiting=len(self._waiting),
             pages_done=self._done,
             pages_failed=self._failed_pages,
         )
 
+    def for_run(self, run: str) -> Extractor:
+        """This pool as an extractor whose pages are that run's."""
+        return _RunExtractor(self, run)
+
     async def extract(
-        self, page: Page, mode: ExtractMode, max_text_chars: int | None
+        self, page: Page, mode: ExtractMode, max_text_chars: int | None, *, run: str = ""
     ) -> Extraction:
         """Read a page in a worker. Cancellation leaves the pool usable: a worker that does not end
         the page within ``abandoned_seconds`` is replaced, others never notice.
@@ -113,14 +123,20 @@ class WorkerPool:
                 page.content_type,
                 mode,
                 max_text_chars,
-            )
+            ),
+            run,
         )
+        await self._room.acquire(run)
+        if self._closed:
+            self._room.release()
+            raise trio.ClosedResourceError("the extractor is closed")
+        self._waiting.add(run, ticket)
+        self._idle.unpark()
         try:
-            await self._send.send(ticket)
             await ticket.done.wait()
-        except trio.BrokenResourceError:
-            raise trio.ClosedResourceError("the extractor is closed") from None
         except trio.Cancelled:
+            if self._waiting.discard(run, ticket):
+                self._room.release()
             ticket.abandoned = True
             if ticket.scope is not None:
                 latest = trio.current_time() + self._limits.abandoned_seconds
@@ -173,10 +189,11 @@ class WorkerPool:
                 ticket.settle(trio.ClosedResourceError("the extractor was closed"))
 
     async def _next_ticket(self) -> _Ticket:
-        while True:
-            ticket = await self._receive.receive()
-            if not ticket.is_abandoned():
-                return ticket
+        await trio.lowlevel.checkpoint()
+        while not self._waiting:
+            await self._idle.park()
+        self._room.release()
+        return self._waiting.take()
 
     async def _serve(self, worker: WorkerProcess, ticket: _Ticket) -> bool:
         """Make one attempt at a page; return whether the worker can take another.
@@ -227,15 +244,24 @@ class WorkerPool:
         ticket.settle(outcome)
 
     def close(self) -> None:
-        """Refuse new pages, and let go of those that wait."""
-        self._send.close()
-        while True:
-            try:
-                ticket = self._receive.receive_nowait()
-            except (trio.WouldBlock, trio.EndOfChannel):
-                break
-            ticket.settle(trio.ClosedResourceError("the extractor was closed"))
-        self._receive.close()
+        """Refuse new pages, and let go of those that wait, for room too."""
+        self._closed = True
+        while self._waiting:
+            self._waiting.take().settle(trio.ClosedResourceError("the extractor was closed"))
+            self._room.release()
+
+
+@attrs.frozen(eq=False)
+class _RunExtractor:
+    """An `eventmesh_trio.abc.Extractor`: the pool, as one run has it."""
+
+    _pool: WorkerPool
+    _run: str
+
+    async def extract(
+        self, page: Page, mode: ExtractMode, max_text_chars: int | None
+    ) -> Extraction:
+        return await self._pool.extract(page, mode, max_text_chars, run=self._run)
 
 
 def _outcome(answer: Answer) -> Extraction | Exception:

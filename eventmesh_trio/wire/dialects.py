@@ -16,6 +16,7 @@ from eventmesh_trio.wire.events import (
     Metadata,
     PageResult,
     Result,
+    SearchResult,
     Start,
 )
 
@@ -70,11 +71,13 @@ def _preview_of(document: Document | None) -> DocumentPreview | None:
     )
 
 
-def cut_result(event: Result, share: float) -> Result:
+def cut_result(event: Result | SearchResult, share: float) -> Result | SearchResult:
     """A result with the front ``share`` (0-1) of what is long in its document; ``truncated``.
 
     Counts and hash stay those of the whole document.
     """
+    if isinstance(event, SearchResult):
+        return _cut_search_result(event, share)
     page = event.result
     if page is UNSET or page.document is None:
         return event
@@ -89,6 +92,16 @@ def cut_result(event: Result, share: float) -> Result:
         truncated=True,
     )
     return structs.replace(event, result=structs.replace(page, document=document))
+
+
+def _cut_search_result(event: SearchResult, share: float) -> SearchResult:
+    content = event.content
+    if content is None:
+        return event
+    markdown = content.markdown[: int(len(content.markdown) * share)]
+    return structs.replace(
+        event, content=structs.replace(content, markdown=markdown, truncated=True)
+    )
 
 
 _RESULT: Final[Mapping[Shape, Callable[[Result, PageResult], Result]]] = {

@@ -21,7 +21,14 @@ from eventmesh_trio.wire.codec import (
     encode_json_parts,
 )
 from eventmesh_trio.wire.dialects import OMITTED, Shape, cut_result, shape_result
-from eventmesh_trio.wire.events import ErrorInfo, Event, Heartbeat, Result, RunError
+from eventmesh_trio.wire.events import (
+    ErrorInfo,
+    Event,
+    Heartbeat,
+    Result,
+    RunError,
+    SearchResult,
+)
 from eventmesh_trio.wire.sse import encode_comment
 from eventmesh_trio.wire.websocket import FrameStyle, frame_header
 
@@ -49,6 +56,7 @@ _DATA: Final = b"\ndata: "
 _KEEP_ALIVE: Final = encode_comment("keep-alive")
 _TAGS: Final = {kind: str(kind.__struct_config__.tag) for kind in Event.__subclasses__()}
 _BLOCK_HEADS: Final = {kind: f"event: {tag}\ndata: " for kind, tag in _TAGS.items()}
+_CUTTABLE: Final = (Result, SearchResult)  # what may be as long as a page
 _FAILURES: Final[tuple[type[EventMeshError], ...]] = (InternalError, *PageError.__subclasses__())
 _SUGGESTIONS: Final = {kind.type: kind.suggestions for kind in _FAILURES}
 
@@ -104,7 +112,7 @@ def _fitting(data: bytes, end: bytes, count: int, room: int) -> EncodedBatch:
 
 
 def _cut(
-    event: Result, nbytes: int, limit: float, encode: Callable[[Result], bytearray]
+    event: Result | SearchResult, nbytes: int, limit: float, encode: Callable[[Event], bytearray]
 ) -> bytearray:
     """A result's JSON with so much of its document left out that it is within ``limit``.
 
@@ -177,7 +185,7 @@ class HTTPEncoder:
             start = len(buffer)
             encode_json_into(buffer, event)
             nbytes = len(buffer) - start
-            if nbytes > self.max_line_bytes and isinstance(whole, Result):
+            if nbytes > self.max_line_bytes and isinstance(whole, _CUTTABLE):
                 buffer[start:] = _cut(whole, nbytes, self.max_line_bytes, self._shaped)
             buffer += b"\n"
             return
@@ -190,9 +198,11 @@ class HTTPEncoder:
         encode_json_into(buffer, event)
         buffer += b"\n\n"
 
-    def _shaped(self, event: Result) -> bytearray:
+    def _shaped(self, event: Event) -> bytearray:
         body = bytearray()
-        encode_json_into(body, shape_result(event, self.shape))
+        if isinstance(event, Result):
+            event = shape_result(event, self.shape)
+        encode_json_into(body, event)
         return body
 
 
@@ -232,7 +242,7 @@ class _MessageEncoder(ABC):
 
     def _append(self, buffer: bytearray, event: Event) -> None:
         body = self._body(event)
-        if len(body) > MAX_MESSAGE_BYTES and isinstance(event, Result):
+        if len(body) > MAX_MESSAGE_BYTES and isinstance(event, _CUTTABLE):
             body = _cut(event, len(body), MAX_MESSAGE_BYTES, self._body)
         if not body:
             return

@@ -287,15 +287,22 @@ class SearchHit(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class SearchContent(Struct, frozen=True, gc=False, kw_only=True):
+    """What was read out of one hit; ``truncated`` where not all of it is here."""
+
     title: str
     markdown: str
     word_count: int
+    truncated: bool | UnsetType = UNSET
 
 
 class SearchCrawlResult(Struct, frozen=True, gc=False, kw_only=True):
+    """How the crawl of one hit went; as in `PageResult`, ``quality_score`` is the gate's, 0-1."""
+
     status: int
     processing_time_ms: int
     quality_score: float
+    from_cache: bool | UnsetType = UNSET
+    final_url: str | UnsetType = UNSET
 
 
 # --- Events --------------------------------------------------------------------------------------
@@ -416,8 +423,11 @@ class Gap(Event, frozen=True, gc=False, kw_only=True, tag="gap"):
 
 
 class SearchStart(Event, frozen=True, gc=False, kw_only=True, tag="search_start"):
+    """``provider`` is the name of who is asked: the server's choice, never the request's."""
+
     query: str
     limit: int
+    provider: str | UnsetType = UNSET
 
 
 class SearchResults(Event, frozen=True, gc=False, kw_only=True, tag="search_results"):
@@ -431,22 +441,27 @@ class CrawlStart(Event, frozen=True, gc=False, kw_only=True, tag="crawl_start"):
 
 
 class SearchResult(Event, frozen=True, gc=False, kw_only=True, tag="search_result"):
+    """One hit, crawled. Where that failed ``content`` is null, and ``error`` says why."""
+
     url: str
     rank: int
     search_title: str
     search_snippet: str
     content: SearchContent | None
     crawl_result: SearchCrawlResult | None
+    error: ErrorInfo | UnsetType = UNSET
 
 
 class SearchSummary(Event, frozen=True, gc=False, kw_only=True, tag="search_summary"):
+    """The search as a whole: ``successful + failed == urls_crawled``; ``summary`` follows."""
+
     query: str
     urls_found: int
     urls_crawled: int
     successful: int
     failed: int
     total_processing_time_ms: int
-    status: str
+    status: RunStatus
 
 
 class UnknownEvent(Struct, frozen=True, gc=False, kw_only=True):

@@ -52,6 +52,13 @@ _TIMEOUT_UNITS: Final = {  # units in a second
 T = TypeVar("T")
 # In the words of both Python and ECMAScript, for openapi.json; a "$" alone lets a last LF pass.
 _PRINTABLE: Final = r"^[\x20-\x7e]+(?!\n)$"
+_COUNTRY: Final = r"^[A-Za-z]{2}(?!\n)$"
+_LOCALE: Final = r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,2}(?!\n)$"
+_PATTERNS: Final = (  # what is said of one that does not match; the pattern would be shown escaped
+    (_PRINTABLE, "only printable ASCII characters are allowed"),
+    (_COUNTRY, "a country has two letters, such as DE"),
+    (_LOCALE, "a locale is a language, with a region or not: de, pt-BR"),
+)
 _PATH: Final = re.compile(r" - at `\$\.?(.*)`$")
 
 
@@ -93,11 +100,13 @@ class CrawlRequest(Struct, frozen=True, kw_only=True):
 
 
 class DeepSearchRequest(Struct, frozen=True, kw_only=True):
+    """``country`` is of ISO 3166-1 (``DE``), ``locale`` of BCP 47 (``de``, ``pt-BR``)."""
+
     query: Annotated[str, Meta(min_length=1, max_length=1000)]
     limit: Annotated[int, Meta(ge=1, le=50)] = 10
     include_content: bool = True
-    country: Annotated[str, Meta(max_length=8)] | None = None
-    locale: Annotated[str, Meta(max_length=16)] | None = None
+    country: Annotated[str, Meta(max_length=8, pattern=_COUNTRY)] | None = None
+    locale: Annotated[str, Meta(max_length=16, pattern=_LOCALE)] | None = None
     crawl_options: CrawlOptions = CrawlOptions()
 
 
@@ -131,13 +140,23 @@ def parse_crawl_request(body: Any, *, max_urls: int, concurrency: int = 5) -> Cr
     return CrawlRequest(urls=tuple(urls), options=options)
 
 
-def parse_deepsearch_request(body: Any) -> DeepSearchRequest:
-    """Read ``{"query", "limit", "include_content", "country", "locale", "crawl_options"}``."""
+def parse_deepsearch_request(body: Any, *, concurrency: int = 5) -> DeepSearchRequest:
+    """Read ``{"query", "limit", "include_content", "country", "locale", "crawl_options"}``.
+
+    Args:
+      concurrency: that of a request which does not say.
+    Raises:
+      ValidationError: naming the member.
+    """
     members = dict(_object(body, ""))
     if "query" not in members:
         raise ValidationError("query is missing: send what to search for", field="query")
-    options = parse_options(members.pop("crawl_options", None), "crawl_options")
+    options = parse_options(
+        members.pop("crawl_options", None), "crawl_options", concurrency=concurrency
+    )
     request = _convert(members, DeepSearchRequest, "")
+    if not request.query.strip():
+        raise ValidationError("query is blank: send what to search for", field="query")
     return msgspec.structs.replace(request, crawl_options=options)
 
 
@@ -201,6 +220,8 @@ def _convert(members: Mapping[str, Any], target: type[T], name: str) -> T:
         path = found[1] if found else ""
         field = ".".join(part for part in (name, path) if part)
         reason = text[: found.start()] if found else text
-        if "matching regex" in reason:  # `_PRINTABLE`, which would be shown twice escaped
-            reason = "only printable ASCII characters are allowed"
+        if "matching regex" in reason:
+            reason = next(
+                (said for regex, said in _PATTERNS if repr(regex) in reason), _PATTERNS[0][1]
+            )
         raise ValidationError(f"{field or 'the body'}: {reason}", field=field or None) from None

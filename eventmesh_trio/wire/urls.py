@@ -3,16 +3,21 @@
 import hashlib
 import re
 from typing import Final
-from urllib.parse import urljoin
 
 import attrs
 import can_ada
 from w3lib.url import canonicalize_url
 
-__all__ = ["MAX_URL_CHARACTERS", "URL", "cache_key", "parse_url"]
+__all__ = ["MAX_URL_CHARACTERS", "URL", "cache_key", "equivalence_key", "parse_url"]
 
 MAX_URL_CHARACTERS: Final = 2048
 _SLUG: Final = re.compile(r"[^a-z0-9]+")
+_NO_TAB_OR_NEWLINE: Final = str.maketrans("", "", "\t\n\r")
+_C0_OR_SPACE: Final = "".join(map(chr, range(0x21)))
+_PATH: Final = re.compile(r"[^?#]*")
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+_PERCENT: Final = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -40,9 +45,7 @@ def parse_url(text: str, base: str | None = None) -> URL:
             f"is {len(text)} characters long; at most {MAX_URL_CHARACTERS} are allowed"
         )
     try:
-        # can-ada resolves no relative references. Where urljoin differs from WHATWG (backslashes),
-        # it is the joined text that is parsed and judged here, and fetched.
-        parsed = can_ada.parse(text if base is None else urljoin(base, text.replace("\\", "/")))
+        parsed = can_ada.parse(text if base is None else _joined(base, text))
     except (ValueError, TypeError):  # TypeError: a lone surrogate
         raise ValueError("is not an absolute URL") from None
     scheme = parsed.protocol.rstrip(":")
@@ -60,6 +63,46 @@ def parse_url(text: str, base: str | None = None) -> URL:
         port=port,
         target=target,
     )
+
+
+def _joined(base: str, text: str) -> str:
+    """A reference as an absolute URL, not normalised yet; can-ada resolves none.
+
+    `urllib.parse.urljoin` does not do here: to the standard backslashes are slashes up to the
+    query, and any number of them from two on begins a host.
+    """
+    text = text.translate(_NO_TAB_OR_NEWLINE).strip(_C0_OR_SPACE)
+    found = _PATH.match(text)
+    assert found is not None  # it matches what is empty, too
+    path, rest = found[0].replace("\\", "/"), text[found.end() :]
+    under = can_ada.parse(base)
+    if (scheme := _SCHEME.match(path)) is not None:
+        if scheme[0].lower() != under.protocol or path.startswith("//", scheme.end()):
+            return path + rest
+        path = path[scheme.end() :]  # one of the base's scheme without "//" is relative
+    if path.startswith("//"):
+        return f"{under.protocol}{path}{rest}"
+    root = f"{under.protocol}//{under.host}"
+    if path.startswith("/"):
+        return f"{root}{path}{rest}"
+    if path:
+        folder = under.pathname.rpartition("/")[0]
+        return f"{root}{folder}/{path}{rest}"
+    return f"{root}{under.pathname}{rest if rest.startswith('?') else under.search}"
+
+
+def equivalence_key(url: URL) -> str:
+    """What two URLs have in common that name the same page: one of them is enough to fetch.
+
+    WHATWG parsing leaves percent-encodings as they are; "%c3" is "%C3" all the same, and "%7E" "~".
+    Source: RFC 3986, sections 6.2.2.1 and 6.2.2.2.
+    """
+    return _PERCENT.sub(_one_spelling, url.href)
+
+
+def _one_spelling(encoded: re.Match[str]) -> str:
+    character = chr(int(encoded[1], 16))
+    return character if character in _UNRESERVED else encoded[0].upper()
 
 
 def cache_key(url: URL, options_key: str) -> str:

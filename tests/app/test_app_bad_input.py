@@ -145,6 +145,11 @@ def test_a_bad_body_is_refused_and_names_its_field(server: ServerProcess, name: 
         ({"query": "x", "limit": 0}, "limit"),
         ({"query": "x", "limit": 51}, "limit"),
         ({"query": "x", "include_content": "yes"}, "include_content"),
+        ({"query": " \t"}, "query"),
+        ({"query": "x", "country": "Germany"}, "country"),
+        ({"query": "x", "country": "D1"}, "country"),
+        ({"query": "x", "locale": "german-please"}, "locale"),
+        ({"query": "x", "locale": 7}, "locale"),
         ({"query": "x", "crawl_options": {"concurrency": -1}}, "crawl_options.concurrency"),
     ],
 )

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import pytest
 import requests
@@ -20,6 +20,10 @@ from eventmesh_trio import open_mesh
 from eventmesh_trio.app import observability
 from eventmesh_trio.app.observability import EVICTIONS, OUTCOMES, REFUSALS
 from eventmesh_trio.mesh.census import Census
+from eventmesh_trio.pipeline.gate import GateDecision
+from eventmesh_trio.pipeline.reading import RenderOutcome
+from eventmesh_trio.pipeline.search import OUTCOMES as SEARCH_OUTCOMES
+from eventmesh_trio.pipeline.search_limits import PROVIDERS
 from tests.helpers.origin import Origin
 from tests.helpers.raw import WebSocketClient, get_json, open_crawl, tag_of
 from tests.helpers.servers import ServerProcess, open_server
@@ -27,8 +31,24 @@ from tests.helpers.servers import ServerProcess, open_server
 LABELS: Final = {
     "protocol": {"ndjson", "sse", "websocket", "channel"},
     "status": {"completed", "cancelled", "failed", "timed_out"},
-    "outcome": set(OUTCOMES),
+    "outcome": {*OUTCOMES, *SEARCH_OUTCOMES, *get_args(RenderOutcome)},
+    "decision": {*get_args(GateDecision), "other"},
+    "provider": {*PROVIDERS, "other"},
     "reason": {*EVICTIONS, *REFUSALS},
+    "state": {"closed", "open", "half_open"},
+}
+SUBJECTS: Final = {
+    *(
+        "streaming",
+        "crawl",
+        "politeness",
+        "robots",
+        "extraction",
+        "browser",
+        "cache",
+        "search",
+        "process",
+    ),
 }
 _OTHER_UNITS = re.compile(
     r"_(ms|millis\w*|us|micros\w*|minutes|hours|kb|mb|mib|kilobytes|megabytes|percent\w*|bits)(_|$)"
@@ -76,7 +96,8 @@ def test_every_metric_is_named_by_the_rules_and_explained(server: ServerProcess)
     found = families(server)
     assert len(found) > 40
     for name, family in found.items():
-        assert re.fullmatch(r"(streaming|crawl|extraction|cache|process)_[a-z][a-z_]*[a-z]", name)
+        assert re.fullmatch(r"[a-z]+_[a-z][a-z_]*[a-z]", name)
+        assert name.partition("_")[0] in SUBJECTS, name
         assert family.documentation.endswith("."), name
         assert not _OTHER_UNITS.search(name), name
         assert family.type in ("counter", "gauge", "histogram"), name
@@ -168,8 +189,30 @@ def test_a_crawl_moves_what_it_should_by_as_much_as_it_should(
     assert rose("crawl_fetch_duration_seconds_count") == {"": 5}
     assert rose("crawl_extraction_duration_seconds_count") == {"": 2}
     assert rose("crawl_fetched_bytes_total") == {"": transferred}
-    assert (rose("cache_hits_total"), rose("cache_misses_total")) == ({"": 1}, {"": 4})
-    assert rose("cache_entries") == {"": 2}
+    # The blocked one is not looked up.
+    assert (rose("cache_hits_total"), rose("cache_misses_total")) == ({"": 1}, {"": 3})
+    deadline = time.monotonic() + 10  # documents are written in their own time
+    while moved(before, values(server), "cache_entries") != {"": 2}:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_the_gates_decisions_and_wanted_renders_are_counted(
+    server: ServerProcess, origin: Origin
+) -> None:
+    urls = [origin.url(f"/{kind}/{uuid.uuid4().hex}") for kind in ("page", "sketch", "script")]
+    before = values(server)
+    for mode in ("adaptive", "static"):
+        with open_crawl(server.address, urls, {"render_mode": mode}) as stream:
+            list(stream.read_events())
+    after = values(server)
+    assert moved(before, after, "crawl_gate_decisions_total") == {
+        "raw": 2,
+        "probes_first": 2,
+        "headless": 2,
+    }
+    # Not for the one that is raw, nor where rendering was not allowed.
+    assert moved(before, after, "crawl_renders_total") == {"unavailable": 2}
 
 
 def test_each_protocol_and_each_ending_is_counted_as_its_own(

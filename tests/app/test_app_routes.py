@@ -116,10 +116,13 @@ def test_every_attach_route_replays_a_session_in_its_framing(
 
 
 @pytest.mark.parametrize("path", SEARCHES)
-def test_deep_search_is_refused_while_there_is_no_provider(
-    server: ServerProcess, path: str
-) -> None:
-    assert_refused(post_json(server.address, path, {"query": "trio"}), 503, "dependency_error")
+def test_a_deep_search_is_taken_and_a_bad_one_refused(server: ServerProcess, path: str) -> None:
+    body = {"query": "a word that nobody wrote"}
+    response = post_json(server.address, path, body)
+    assert response.status == 200
+    framing = "sse" if path.endswith("sse") else "ndjson"
+    assert response.headers["content-type"] == MEDIA_TYPES[framing]
+    assert b"search_results" in response.body
     bad = assert_refused(post_json(server.address, path, {"query": ""}), 400, "validation_error")
     assert bad["details"]["field"] == "query"
 

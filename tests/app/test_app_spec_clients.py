@@ -9,7 +9,7 @@ from typing import Any
 from tests.helpers.node import run_in_node
 from tests.helpers.origin import Origin
 from tests.helpers.proxy import open_proxy
-from tests.helpers.servers import ServerProcess
+from tests.helpers.servers import ServerProcess, open_server
 from tests.helpers.specification import code_block, page_script
 
 PAGES = 6
@@ -339,7 +339,19 @@ def test_the_reconnecting_client_gets_the_whole_stream_after_a_cut(
     assert report["left"] == 0
 
 
-def test_deep_search_without_a_provider_is_refused_in_words_that_the_shown_clients_retry(
+def test_a_search_that_cannot_be_served_is_refused_in_words_that_the_shown_clients_retry(
+    server: ServerProcess, origin: Origin, tmp_path: Path
+) -> None:
+    settings = {
+        "EVENTMESH_SEARCH__PROVIDER": "searxng",
+        "EVENTMESH_SEARCH__SEARXNG_URL": "http://127.0.0.1:9/",  # nobody is there
+        "EVENTMESH_SEARCH__FIRST_DELAY_SECONDS": "1ms",
+    }
+    with open_server(server.kind, settings) as searching:
+        _is_refused_in_words_that_the_shown_clients_retry(searching, origin, tmp_path)
+
+
+def _is_refused_in_words_that_the_shown_clients_retry(
     server: ServerProcess, origin: Origin, tmp_path: Path
 ) -> None:
     stand_ins = (

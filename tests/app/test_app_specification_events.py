@@ -1,54 +1,28 @@
 """Every JSON example of the specification, against what a real server really says.
 
 Events are taken from streams of a server process over sockets, with times short enough to see all
-of them; those of a deep search, which no provider serves yet, from a scripted job through the hub.
+of them; those of a deep search from one whose engine is ours.
 """
 
 import json
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Any
 
-import attrs
 import pytest
-import trio
 
-from eventmesh_trio.abc import JobCounts, Publisher
-from eventmesh_trio.errors import EventMeshError
-from eventmesh_trio.mesh.hub import open_hub
-from eventmesh_trio.mesh.reader import ReaderSpec
-from eventmesh_trio.pipeline.report import summary_event
-from eventmesh_trio.pipeline.tally import Tally
-from eventmesh_trio.wire.encoders import HTTPEncoder, StreamFraming
-from eventmesh_trio.wire.events import (
-    CrawlStart,
-    Event,
-    Metadata,
-    PerformanceMetrics,
-    Progress,
-    RunStatus,
-    SearchContent,
-    SearchCrawlResult,
-    SearchHit,
-    SearchResult,
-    SearchResults,
-    SearchStart,
-    SearchSummary,
-)
-from eventmesh_trio.wire.timestamps import utc_timestamp
 from tests.helpers.clock import wait_until
 from tests.helpers.origin import Origin
 from tests.helpers.raw import (
     Connection,
-    NDJSONParser,
-    SSEParser,
     WebSocketClient,
     get_json,
     open_crawl,
+    post_json,
     tag_of,
 )
+from tests.helpers.search_site import open_search_site
 from tests.helpers.servers import ServerProcess, open_server
 from tests.helpers.specification import json_examples
 
@@ -141,9 +115,16 @@ def utilization_of(server: ServerProcess) -> float:
 
 
 @pytest.fixture(scope="module")
-def searched() -> Events:
+def searched(origin: Origin) -> Events:
+    """Events by kind, of a deep search; its pages are all well."""
     events: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for event in searched_by("ndjson"):
+    with (
+        open_search_site(origin.pages(3)) as site,
+        open_server("native", site.settings()) as server,
+    ):
+        response = post_json(server.address, "/deepsearch/stream", {"query": "best practices"})
+    for line in response.body.splitlines():
+        event = json.loads(line)
         events[event["event"]].append(event)
     return events
 
@@ -207,151 +188,3 @@ def test_the_messages_of_the_sdk_have_the_shown_members_with_their_types(
     assert kinds <= {tag_of(message) for message in messages}
     for message in messages:
         assert not list(differences(shown, message)), message
-
-
-# --- A deep search, scripted ----------------------------------------------------------------------
-
-
-def now() -> str:
-    return utc_timestamp(time.time())
-
-
-HIT = SearchHit(
-    url="https://example.com/ml-guide",
-    rank=1,
-    search_title="ML Best Practices Guide",
-    search_snippet="Comprehensive guide to ML...",
-)
-
-
-@attrs.define(eq=False)
-class ScriptedSearch:
-    """A job that says what a search says: one hit, crawled."""
-
-    kind: Literal["crawl", "deepsearch"] = "deepsearch"
-    total: int = 1
-    done: bool = False
-
-    @property
-    def counts(self) -> JobCounts:
-        return JobCounts(completed=int(self.done), successful=int(self.done), failed=0)
-
-    def opening(self) -> Sequence[Event]:
-        return (
-            Metadata(
-                timestamp=now(),
-                request_id="r",
-                session_id="s",
-                total_urls=0,
-                stream_type="deepsearch",
-            ),
-            SearchStart(timestamp=now(), query="machine learning", limit=10),
-        )
-
-    async def work(self, publisher: Publisher) -> None:
-        await publisher.wait_room()
-        publisher.publish(
-            SearchResults(timestamp=now(), query="machine learning", urls_found=1, results=(HIT,))
-        )
-        publisher.publish(CrawlStart(timestamp=now(), total_urls=1))
-        publisher.publish(
-            SearchResult(
-                timestamp=now(),
-                url=HIT.url,
-                rank=HIT.rank,
-                search_title=HIT.search_title,
-                search_snippet=HIT.search_snippet,
-                content=SearchContent(title="Machine Learning", markdown="# ML", word_count=2500),
-                crawl_result=SearchCrawlResult(
-                    status=200, processing_time_ms=1800, quality_score=0.92
-                ),
-            )
-        )
-        self.done = True
-        publisher.touch()
-
-    def progress(self) -> Progress:
-        return Progress(
-            timestamp=now(),
-            completed=int(self.done),
-            total=1,
-            current_url=HIT.url,
-            url=HIT.url,
-            phase="done",
-            estimated_completion=None,
-            performance_metrics=PerformanceMetrics(
-                throughput_per_second=1.0,
-                avg_processing_time_ms=1.0,
-                success_rate=1.0,
-                cache_hit_rate=0.0,
-            ),
-        )
-
-    def closing(
-        self, status: RunStatus, reason: str | None, error: EventMeshError | None
-    ) -> Sequence[Event]:
-        assert error is None
-        return (
-            SearchSummary(
-                timestamp=now(),
-                query="machine learning",
-                urls_found=1,
-                urls_crawled=1,
-                successful=1,
-                failed=0,
-                total_processing_time_ms=1800,
-                status=status,
-            ),
-            summary_event(
-                Tally(0),
-                elapsed_seconds=1.8,
-                status=status,
-                reason=reason,
-                session_id="s",
-                request_id="r",
-                timestamp=now(),
-            ),
-        )
-
-
-async def search(framing: StreamFraming) -> list[dict[str, Any]]:
-    """The events of a scripted search, as a writer would write them."""
-    encoder = HTTPEncoder(framing)
-    parser = NDJSONParser() if framing == "ndjson" else SSEParser()
-    events: list[dict[str, Any]] = []
-    async with open_hub() as hub:
-        session = hub.open_session()
-        spec = ReaderSpec(encoder_for=lambda _: encoder, until="run", request_id="r")
-        run, reader = hub.start_run(session, ScriptedSearch(), request_id="r", reader=spec)
-        assert reader is not None
-        assert run.kind == "deepsearch"
-        while True:
-            try:
-                batch = await reader.receive_batch()
-            except trio.EndOfChannel:
-                break
-            reader.sent(batch.events, batch.nbytes, 0.0)
-            for piece in batch.pieces:
-                for event in parser.feed(piece):
-                    assert event.kind == event.data["event"]
-                    events.append(event.data)
-        assert not parser.rest
-        reader.close()
-    return events
-
-
-def searched_by(framing: StreamFraming) -> list[dict[str, Any]]:
-    events: list[dict[str, Any]] = trio.run(search, framing)
-    return events
-
-
-@pytest.mark.parametrize("framing", ["ndjson", "sse"])
-def test_a_search_is_told_in_the_order_of_the_specification(framing: StreamFraming) -> None:
-    events = searched_by(framing)
-    logged = [event for event in events if event["event"] != "progress"]
-    assert [event["event"] for event in logged] == [
-        *("metadata", "search_start", "search_results", "crawl_start", "search_result"),
-        *("search_summary", "summary"),
-    ]
-    assert all(event["id"] for event in logged)
-    assert json.dumps(events).count("Comprehensive guide") == 2

@@ -1,6 +1,4 @@
-"""Each setting under ``crawl``, ``politeness`` and ``cache`` and what it changes."""
-
-import time
+"""Each setting under ``crawl`` and ``politeness`` and what it changes."""
 
 import attrs
 import pytest
@@ -15,7 +13,7 @@ from eventmesh_trio.testing import FakeExtractor, FakeFetcher, make_page
 from eventmesh_trio.wire.events import Start
 from eventmesh_trio.wire.requests import CrawlOptions
 from eventmesh_trio.wire.urls import parse_url
-from tests.helpers.settled import World, crawl_of, events_of, open_world, settled, shows
+from tests.helpers.settled import World, crawl_of, open_world, settled, shows
 
 OPTIONS = CrawlOptions()
 
@@ -139,7 +137,7 @@ async def visit(polite: Politeness, host: str = "a.example", count: int = 1) -> 
     """Visit a host so many times at once, a second each."""
 
     async def once() -> None:
-        async with polite.turn(f"http://{host}/", OPTIONS):
+        async with polite.turn(f"http://{host}/", OPTIONS, "run"):
             await trio.sleep(1)
 
     async with trio.open_nursery() as nursery:
@@ -273,33 +271,5 @@ async def test_max_entries_of_origins_are_remembered(autojump_clock: MockClock):
 
 @shows("politeness.robots.max_kept_bytes")
 async def test_max_kept_bytes_of_robots_txt_are_remembered(autojump_clock: MockClock):
-    assert (await remember()).kept_bytes > 10_000
-    assert 0 < (await remember("politeness.robots.max_kept_bytes=10000")).kept_bytes <= 10_000
-
-
-# --- The cache --------------------------------------------------------------------------------
-
-
-async def is_cached(*settings: str, after: float = 0.0) -> bool:
-    """Whether the second crawl of a page is served from the cache."""
-    async with open_world(*settings) as world:
-        await world.crawl()
-        time.sleep(after)  # its age is told by the wall clock
-        answer = await world.crawl()
-    (result,) = (event for event in events_of(answer.body) if event["event"] == "result")
-    return bool(result["from_cache"])
-
-
-@shows("cache.cache_bytes")
-async def test_the_cache_holds_cache_bytes(autojump_clock: MockClock):
-    assert await is_cached()
-    assert not await is_cached("cache.cache_bytes=0")
-    assert not await is_cached("cache.cache_bytes=100")
-
-
-@shows("cache.cache_ttl_seconds")
-async def test_a_document_is_served_from_the_cache_for_cache_ttl_seconds(
-    autojump_clock: MockClock,
-):
-    assert await is_cached(after=0.06)
-    assert not await is_cached("cache.cache_ttl_seconds=50ms", after=0.06)
+    assert (await remember()).kept_bytes > 100_000
+    assert 0 < (await remember("politeness.robots.max_kept_bytes=100000")).kept_bytes <= 100_000

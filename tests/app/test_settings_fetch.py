@@ -6,15 +6,19 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 import trio
+from click.testing import CliRunner
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
+from eventmesh_trio.app.config_command import config
 from eventmesh_trio.app.lifespan import open_mesh
 from eventmesh_trio.errors import (
+    CircuitOpen,
     DNSError,
     FetchTimeout,
     NetworkFailure,
@@ -24,7 +28,8 @@ from eventmesh_trio.errors import (
 )
 from eventmesh_trio.pipeline.fetch import HTTPFetcher, open_fetcher
 from eventmesh_trio.pipeline.guard import AddressPolicy, IPAddress
-from eventmesh_trio.pipeline.resolver import SystemResolver
+from eventmesh_trio.pipeline.resolver import SystemResolver, open_resolver
+from eventmesh_trio.pipeline.stub_resolver import StubResolver
 from eventmesh_trio.wire.requests import CrawlOptions
 from tests.helpers.origin import open_origin
 from tests.helpers.settled import certificates, settled, shows
@@ -107,14 +112,14 @@ async def open_world(
             world.open -= 1
             await trio.aclose_forcefully(stream)
 
-    config = settled("fetch.allow_private=192.0.2.0/24", *assignments).fetch
-    policy = AddressPolicy(allow_private=config.allow_private)
+    fetch = settled("fetch.allow_private=192.0.2.0/24", *assignments).fetch
+    policy = AddressPolicy(allow_private=fetch.allow_private)
     async with (
         trio.open_nursery() as nursery,
         open_fetcher(
-            config,
+            fetch,
             policy,
-            user_agent=config.user_agent,
+            user_agent=fetch.user_agent,
             resolver=Resolver(),
             connect=connect,
             ssl_context=certificates(),
@@ -406,6 +411,199 @@ async def test_resolver_threads_per_domain_names_of_one_domain_are_looked_up_at_
 ):
     names = [f"a{n}.site.example" for n in range(8)]
     assert await most_lookups(monkeypatch, names, "fetch.resolver_threads_per_domain=2") == 2
+
+
+@shows("fetch.resolver")
+@pytest.mark.parametrize(("resolver", "asks_system"), [("dns", False), ("system", True)])
+async def test_names_are_looked_up_by_resolver(
+    resolver: str, asks_system: bool, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+
+    def getaddrinfo(name: object, *_: object, **__: object) -> list[Any]:
+        asked.append(name)
+        return []
+
+    async with open_resolver(settled(f"fetch.resolver={resolver}").fetch) as opened:
+        with monkeypatch.context() as patched:
+            patched.setattr(socket, "getaddrinfo", getaddrinfo)
+            found = await opened.resolve("a.localhost")
+    assert (asked == [b"a.localhost"]) is asks_system
+    assert (ip_address("127.0.0.1") in found) is not asks_system
+
+
+@shows("fetch.max_lookups")
+@pytest.mark.parametrize("most", [3, 20])
+async def test_max_lookups_names_are_looked_up_at_once(most: int, monkeypatch: pytest.MonkeyPatch):
+    now = highest = 0
+
+    async def slowly(_: StubResolver, __: str) -> list[IPAddress]:
+        nonlocal now, highest
+        now += 1
+        highest = max(highest, now)
+        await trio.sleep(0.01)
+        now -= 1
+        return [ip_address("192.0.2.1")]
+
+    monkeypatch.setattr(StubResolver, "_look_up", slowly)
+    async with (
+        open_resolver(settled(f"fetch.max_lookups={most}").fetch) as resolver,
+        trio.open_nursery() as nursery,
+    ):
+        for number in range(20):
+            nursery.start_soon(resolver.resolve, f"name{number}.example")
+    assert highest == most
+
+
+# --- Origins that do not answer -----------------------------------------------------------------
+
+
+async def hanging_up(visit: Visit) -> None:
+    await visit.request()
+
+
+async def failures(world: World, url: str = URL) -> list[str]:
+    """The types of errors until the circuit is open, that one included."""
+    types = [""]
+    while types[-1] != "circuit_open":
+        with pytest.raises(PageError) as caught:
+            await world.fetch(url)
+        types.append(caught.value.type)
+    return types[1:]
+
+
+async def left_alone(world: World, url: str = URL) -> float | None:
+    """For how many seconds from now its circuit is open."""
+    with pytest.raises(CircuitOpen) as caught:
+        await world.fetch(url)
+    return caught.value.retry_after_seconds
+
+
+@shows("fetch.breaker.max_failures")
+@pytest.mark.parametrize("most", [1, 4])
+async def test_an_origin_is_left_alone_after_max_failures(most: int, autojump_clock: MockClock):
+    async with open_world(f"fetch.breaker.max_failures={most}", script=hanging_up) as world:
+        assert await failures(world) == ["network_error"] * most + ["circuit_open"]
+        assert world.connections == most
+
+
+@shows("fetch.breaker.failure_memory_seconds")
+@pytest.mark.parametrize(("seconds", "is_open"), [(5, False), (15, True)])
+async def test_failures_are_in_a_row_within_failure_memory_seconds(
+    seconds: int, is_open: bool, autojump_clock: MockClock
+):
+    settings = ("fetch.breaker.max_failures=2", f"fetch.breaker.failure_memory_seconds={seconds}")
+    async with open_world(*settings, script=hanging_up) as world:
+        for _ in range(2):
+            with pytest.raises(NetworkFailure):
+                await world.fetch()
+            await trio.sleep(10 if world.connections == 1 else 0)
+        assert world.fetcher.statistics().circuits.open == is_open
+
+
+async def cool_downs(setting: str, count: int) -> list[float | None]:
+    """For how long an origin is left alone that fails again and again."""
+    found = []
+    async with open_world(setting, script=hanging_up) as world:
+        await failures(world)
+        for _ in range(count):
+            found.append(await left_alone(world))
+            await trio.sleep(found[-1] or 0)
+            with pytest.raises(NetworkFailure):
+                await world.fetch()
+    return found
+
+
+@shows("fetch.breaker.cool_down_seconds")
+async def test_an_origin_is_left_alone_for_cool_down_seconds_at_first(autojump_clock: MockClock):
+    assert await cool_downs("fetch.breaker.cool_down_seconds=3", 3) == [3, 6, 12]
+
+
+@shows("fetch.breaker.max_cool_down_seconds")
+async def test_no_origin_is_left_alone_for_longer_than_max_cool_down_seconds(
+    autojump_clock: MockClock,
+):
+    assert await cool_downs("fetch.breaker.max_cool_down_seconds=12", 4) == [5, 10, 12, 12]
+
+
+@shows("fetch.breaker.max_origins")
+@pytest.mark.parametrize("most", [1, 3])
+async def test_the_failures_of_max_origins_are_remembered(most: int, autojump_clock: MockClock):
+    async with open_world(f"fetch.breaker.max_origins={most}", script=hanging_up) as world:
+        for number in range(4):
+            await failures(world, f"http://192.0.2.{number}/")
+        assert world.fetcher.statistics().circuits.open == most
+
+
+# --- The way there ------------------------------------------------------------------------------
+
+
+@shows("fetch.http2")
+@pytest.mark.parametrize(("setting", "offered"), [("false", False), ("true", True)])
+async def test_http2_is_offered_where_http2_says_so(
+    setting: str, offered: bool, autojump_clock: MockClock
+):
+    hellos = []
+
+    async def script(visit: Visit) -> None:
+        hellos.append(await visit.stream.receive_some(65536))
+
+    async with open_world(f"fetch.http2={setting}", script=script) as world:
+        with pytest.raises(NetworkFailure):
+            await world.fetch("https://192.0.2.1/")
+    assert b"\x08http/1.1" in hellos[0]
+    assert (b"\x02h2" in hellos[0]) is offered
+
+
+async def proxying(visit: Visit) -> None:
+    """A proxy and the origin behind it; the page is the target of the connection."""
+    target = (await visit.request()).split()[1]
+    await visit.send(b"HTTP/1.1 200 Connected\r\n\r\n")
+    while await visit.request():
+        await visit.send(reply(target))
+
+
+@shows("fetch.proxy")
+async def test_all_is_fetched_through_proxy(autojump_clock: MockClock):
+    dialled = []
+
+    def up(address: IPAddress) -> bool:
+        dialled.append(str(address))
+        return True
+
+    proxy = "fetch.proxy=http://me:secret@10.0.0.1:3128"
+    async with open_world(proxy, script=proxying, up=up) as world:
+        assert await world.fetch("http://name.example:81/") == b"192.0.2.1:81"
+    assert dialled == ["10.0.0.1"]
+
+
+@shows("fetch.proxy_resolves")
+async def test_names_are_left_to_the_proxy_where_proxy_resolves_says_so(autojump_clock: MockClock):
+    proxy = "fetch.proxy=http://10.0.0.1:3128"
+    for resolves in (False, True):
+        setting = f"fetch.proxy_resolves={str(resolves).lower()}"
+        async with open_world(proxy, setting, script=proxying, addresses=()) as world:
+            if resolves:
+                assert await world.fetch("http://far.example/") == b"far.example:80"
+            else:
+                with pytest.raises(DNSError):
+                    await world.fetch("http://far.example/")
+
+
+@pytest.mark.parametrize("style", ["toml", "json", "text"])
+def test_a_proxys_credentials_are_shown_by_no_command(style: str, tmp_path: Path):
+    file = tmp_path / "eventmesh.toml"
+    file.write_text('[fetch]\nproxy = "http://me:s3cret@proxy.internal:3128"\n')
+    command = ["docs"] if style == "text" else ["show", "--format", style, "--config", str(file)]
+    result = CliRunner().invoke(config, command)
+    assert result.exit_code == 0
+    assert "s3cret" not in result.output
+    assert ("http://***@proxy.internal:3128" in result.output) is (style != "text")
+    file.write_text('[fetch]\nproxy = "ftp://me:s3cret@proxy.internal:3128"\n')
+    result = CliRunner().invoke(config, ["check", "--config", str(file)])
+    assert result.exit_code == 2
+    assert "fetch.proxy" in result.output
+    assert "s3cret" not in result.output
 
 
 # --- Whom, and as whom -------------------------------------------------------------------------

@@ -16,13 +16,13 @@ FORMS: Final[Mapping[str, tuple[Kind, Mapping[str, str]]]] = {
 RETRY: Final = {"EVENTMESH_STREAM__SSE__RETRY_INTERVAL": "300ms"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def origin() -> Iterator[Origin]:
     with open_origin() as site:
         yield site
 
 
-@pytest.fixture(scope="session", params=FORMS)
+@pytest.fixture(scope="module", params=FORMS)
 def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     """`eventmesh serve`, with and without compression, and Hypercorn's trio worker."""
     kind, settings = FORMS[request.param]

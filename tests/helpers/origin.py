@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from random import Random
 
 import h11
 import trio
@@ -22,7 +23,10 @@ _WORDS = (
 
 
 class Origin:
-    """``open_connections`` and ``in_flight`` are of now; ``requests`` counts by path."""
+    """``open_connections`` and ``in_flight`` are of now; ``requests`` counts by path.
+
+    ``own`` has a test's own answers by path: fields and body, of status 200.
+    """
 
     def __init__(self, addresses: Sequence[str] = ADDRESSES) -> None:
         self.addresses = addresses
@@ -31,6 +35,7 @@ class Origin:
         self.in_flight = 0
         self.max_in_flight = 0
         self.requests: Counter[str] = Counter()
+        self.own: dict[str, tuple[list[tuple[str, str]], bytes]] = {}
 
     def url(self, path: str, host: int = 0) -> str:
         return f"http://{self.addresses[host]}:{self.port}{path}"
@@ -90,6 +95,9 @@ class Origin:
         fields: list[tuple[str, str]] = [("Content-Type", "text/html; charset=utf-8")]
         status, body = 200, b""
         match kind:
+            case _ if split.path in self.own:
+                fields, body = self.own[split.path]
+                fields = list(fields)
             case _ if kind.startswith("page"):  # /page/1, and /page1 of the shown clients
                 body = article(rest or kind[4:], int(query.get("words", "1")))
             case "slow":
@@ -106,6 +114,9 @@ class Origin:
                 )
             case "large":
                 body = article(rest, 1 + int(query.get("kb", "64")) * 1024 // len(_WORDS))
+            case "noise":  # text that no compression makes small
+                words = Random(rest).randbytes(int(query.get("kb", "16")) * 512).hex(" ", 4)
+                body = article(rest).replace(b"</article>", b"<p>%b</p></article>" % words.encode())
             case "flaky":  # as often as it says, then a page
                 if self.requests[split.path] <= int(query["fails"]):
                     status, body = 503, b"<p>not now</p>"

@@ -148,8 +148,13 @@ def open_server(
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith("EVENTMESH_")
     }
-    environment |= {"EVENTMESH_FETCH__ALLOW_PRIVATE": '["127.0.0.0/8"]', **(settings or {})}
     with tempfile.TemporaryDirectory() as folder:
+        environment |= {
+            "EVENTMESH_FETCH__ALLOW_PRIVATE": '["127.0.0.0/8"]',
+            # The default, a file in the user's data directory, but in one of this server alone.
+            "XDG_DATA_HOME": folder,
+            **(settings or {}),
+        }
         log = Path(folder) / "stderr.log"
         with log.open("wb") as output:
             process = subprocess.Popen(

@@ -26,6 +26,7 @@ from eventmesh_trio.testing import (
     FakeExtractor,
     FakeFetcher,
     FakePoliteness,
+    FakeTurn,
     RecordingPublisher,
     make_extraction,
     make_page,
@@ -251,7 +252,7 @@ async def test_a_page_that_cannot_be_read_keeps_its_status() -> None:
     assert page.error is not None
     assert (page.status, page.document, page.error.type) == (203, None, "parse_error")
     stages = bench.results[0].pipeline_metadata.processing_stages
-    assert stages == ("fetch", "decode", "parse", "extract")
+    assert stages == ("fetch", "decode", "parse", "gate", "extract")
 
 
 async def test_a_url_whose_time_is_up_fails_with_what_it_had(autojump_clock: MockClock) -> None:
@@ -332,10 +333,12 @@ async def test_a_failure_before_the_turn_leaves_the_urls_time_running(
 ) -> None:
     class Refusing(FakePoliteness):
         @asynccontextmanager
-        async def turn(self, url: str, options: CrawlOptions) -> AsyncIterator[None]:
+        async def turn(
+            self, url: str, options: CrawlOptions, run: str = ""
+        ) -> AsyncIterator[FakeTurn]:
             await trio.sleep(1)
             raise CircuitOpen("left alone", retry_after_seconds=15.0)
-            yield
+            yield FakeTurn(self)
 
     bench = Bench(politeness=Refusing())
     await bench.crawl(urls(1), timeout_seconds=5, max_retries=10)

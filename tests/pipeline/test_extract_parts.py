@@ -9,7 +9,15 @@ from eventmesh_trio.pipeline.extract.dates import parse_date, url_date
 from eventmesh_trio.pipeline.extract.language import detect, normalise
 from eventmesh_trio.pipeline.extract.links import absolute
 from eventmesh_trio.pipeline.extract.parse import MAX_ATTRIBUTES, MAX_DEPTH, guard
-from eventmesh_trio.pipeline.extract.text import clean, count_words, cut, reading_minutes
+from eventmesh_trio.pipeline.extract.text import (
+    MAX_HTML_BYTES,
+    MAX_TEXT_BYTES,
+    clean,
+    count_words,
+    cut,
+    reading_minutes,
+)
+from eventmesh_trio.wire.codec import encode_json
 
 
 @pytest.mark.parametrize(
@@ -202,3 +210,46 @@ def test_the_guard_takes_attributes_beyond_the_limit_out() -> None:
 def test_a_short_cut_ends_at_a_line_as_well_as_at_a_word() -> None:
     assert cut("Page 1\nThird line", 10) == ("Page 1", True)
     assert cut("one two three", 10) == ("one two", True)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["word ", "w\u00f6rd ", "\u0441\u043b\u043e\u0432\u043e ", "\u6f22", "\U0001f4a9", '"', "\x01"],
+)
+@pytest.mark.parametrize("limit", [None, 10**9])
+def test_no_text_is_larger_than_what_passes_through_the_server(
+    piece: str, limit: int | None
+) -> None:
+    text = piece * (3 * MAX_TEXT_BYTES // len(piece))
+    head, was_cut = cut(text, limit)
+    assert was_cut
+    assert text.startswith(head)
+    encoded = len(encode_json(head))
+    assert encoded <= MAX_TEXT_BYTES
+    held = len(head) * (1 if max(head) < "\u0100" else 2 if max(head) < "\U00010000" else 4)
+    assert held <= 2 * MAX_TEXT_BYTES
+    # Nor much less than it may be by one of the two.
+    assert encoded > 0.9 * MAX_TEXT_BYTES or held > 1.9 * MAX_TEXT_BYTES
+    assert cut(head, None) == (head, False)
+
+
+def test_a_text_whose_front_is_longer_as_json_than_its_rest_is_cut_to_fit() -> None:
+    head, was_cut = cut("\x01" * MAX_TEXT_BYTES + "x" * MAX_TEXT_BYTES, None)
+    assert was_cut
+    assert len(encode_json(head)) <= MAX_TEXT_BYTES
+    assert set(head) == {"\x01"}
+
+
+def test_half_a_surrogate_pair_is_no_trouble_for_a_cut() -> None:
+    head, was_cut = cut("\ud800" * 3 * MAX_TEXT_BYTES, None)
+    assert was_cut
+    assert 0 < len(head) <= MAX_TEXT_BYTES
+
+
+def test_a_page_that_is_asked_for_as_it_is_is_cut_to_what_one_message_can_hold() -> None:
+    page = b"<p>" + b'"' * 9_000_000
+    document = extract_document(page, mode="raw")
+    assert isinstance(document.html, str)
+    assert document.truncated is True
+    assert page.decode().startswith(document.html)
+    assert 0.9 * MAX_HTML_BYTES < len(encode_json(document.html)) <= MAX_HTML_BYTES

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, get_type_hints
 
 import attrs
 import pytest
@@ -15,7 +15,7 @@ import trio
 import trustme
 import zstandard
 
-from eventmesh_trio.abc import Page
+from eventmesh_trio.abc import Page, Validators
 from eventmesh_trio.errors import (
     BlockedAddress,
     FetchTimeout,
@@ -332,6 +332,38 @@ async def test_more_fetches_than_connections_wait_for_their_turn() -> None:
                 for _ in range(20):
                     nursery.start_soon(fetcher.fetch, origin.url(), OPTIONS)
     assert most == 3
+
+
+async def test_names_that_are_slow_take_no_connection_from_those_that_are_not() -> None:
+    class Slow:
+        async def resolve(self, name: str) -> list[IPAddress]:
+            if name.startswith("slow"):
+                await trio.sleep_forever()
+            return [ip_address("127.0.0.1")]
+
+    outcomes: list[str] = []
+
+    async def slowly(number: int) -> None:
+        try:
+            await fetcher.fetch(f"http://slow{number}.example/", OPTIONS)
+        except PageError as error:
+            outcomes.append(error.type)
+
+    limits = FetchLimits(max_connections=2, resolve_seconds=1.5)
+    async with (
+        open_origin(answering(reply(b"fast"))) as origin,
+        open_fetcher(limits, LOOPBACK, resolver=Slow()) as fetcher,
+        trio.open_nursery() as nursery,
+    ):
+        for number in range(100):
+            nursery.start_soon(slowly, number)
+        await trio.sleep(0.1)
+        with trio.fail_after(1):
+            for number in range(10):
+                url = f"http://fast{number}.example:{origin.port}/"
+                assert (await fetcher.fetch(url, OPTIONS)).body == b"fast"
+        assert outcomes == []
+    assert outcomes == ["dns_error"] * 100
 
 
 async def test_cancelled_at_any_moment_a_fetch_leaves_nothing_behind() -> None:
@@ -780,6 +812,70 @@ async def test_tls_that_is_not_right_is_told(case: str) -> None:
         assert "certificate" in str(caught.value)
 
 
+# --- conditional requests -------------------------------------------------------------------------
+
+NOT_MODIFIED = (
+    b'HTTP/1.1 304 Not Modified\r\nETag: "v1"\r\nCache-Control: max-age=9\r\n'
+    b"Content-Type: image/png\r\nContent-Length: 99999999\r\nContent-Encoding: gzip\r\n\r\n"
+)
+DATE = "Sat, 21 Nov 2026 10:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("etag", "date", "sent"),
+    [
+        ('"v1"', DATE, [b'If-None-Match: "v1"', b"If-Modified-Since: " + DATE.encode()]),
+        ('W/"v\xe9 1"', None, [b'If-None-Match: W/"v\xe9 1"']),
+        (None, DATE, [b"If-Modified-Since: " + DATE.encode()]),
+        ("unquoted", None, [b"If-None-Match: unquoted"]),
+        (None, None, []),
+        ('"a"\r\nX-Evil: 1', "now\x00", []),
+        (f'"{"x" * 5000}"', " \t", []),
+    ],
+)
+async def test_with_validators_the_request_is_conditional(
+    etag: str | None, date: str | None, sent: list[bytes]
+) -> None:
+    async with open_origin(answering(NOT_MODIFIED)) as origin, fetcher_for() as fetcher:
+        known = Validators(origin.url("/a%20b"), etag, date)
+        page = await fetcher.fetch(origin.url("/a b#part"), OPTIONS, validators=known)
+        assert (page.status, page.body, page.wire_bytes) == (304, b"", 0)
+        assert (b"etag", b'"v1"') in page.fields
+        assert page.final_url == known.url
+        lines = origin.requests[0].split(b"\r\n")
+        assert [line for line in lines if line.startswith((b"If-", b"X-"))] == sent
+        await fetcher.fetch(origin.url("/a b"), OPTIONS)  # on the same connection
+        assert b"If-" not in origin.requests[1]
+        assert origin.connections == 1
+
+
+async def test_only_the_hop_that_the_validators_are_of_is_asked_with_them() -> None:
+    async def script(visit: Visit) -> None:
+        while head := await visit.request():
+            if b"GET /new" not in head:
+                await visit.send(reply(b"", "302 Found", "Location: /new"))
+            elif b'If-None-Match: "v1"' in head:
+                await visit.send(NOT_MODIFIED)
+            else:
+                await visit.send(reply(b"page"))
+
+    async with open_origin(script) as origin, fetcher_for() as fetcher:
+        for path, status in (("/new", 304), ("/old", 200), ("/elsewhere", 200)):
+            known = Validators(origin.url(path), '"v1"', None)
+            page = await fetcher.fetch(origin.url("/old"), OPTIONS, validators=known)
+            assert page.status == status
+            assert page.final_url == origin.url("/new")
+        asked = [b"If-None-Match" in head for head in origin.requests]
+        assert asked == [False, True, True, False, False, False]
+
+
+async def test_a_page_that_has_changed_comes_whole() -> None:
+    async with open_origin(answering(reply(b"new"))) as origin, fetcher_for() as fetcher:
+        known = Validators(origin.url(), '"v1"', None)
+        page = await fetcher.fetch(origin.url(), OPTIONS, validators=known)
+        assert (page.status, page.body) == (200, b"new")
+
+
 # --- files ----------------------------------------------------------------------------------------
 
 
@@ -910,7 +1006,10 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(value: bytes, seconds: floa
 # --- limits ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [field.name for field in attrs.fields(FetchLimits)])
+NUMBERS = [name for name, kind in get_type_hints(FetchLimits).items() if kind in (int, float)]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
 def test_limits_that_make_no_sense_are_refused_by_name(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         FetchLimits(**{name: -1})

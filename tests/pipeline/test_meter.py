@@ -25,6 +25,8 @@ class RecordingMeter:
     retries: int = 0
     fetches: list[tuple[float, int]] = attrs.field(factory=list)
     extractions: list[float] = attrs.field(factory=list)
+    decisions: list[str] = attrs.field(factory=list)
+    renders: list[str] = attrs.field(factory=list)
     outcomes: list[str] = attrs.field(factory=list)
 
     def retried(self) -> None:
@@ -35,6 +37,12 @@ class RecordingMeter:
 
     def extracted(self, seconds: float) -> None:
         self.extractions.append(seconds)
+
+    def gated(self, decision: str) -> None:
+        self.decisions.append(decision)
+
+    def rendered(self, outcome: str) -> None:
+        self.renders.append(outcome)
 
     def settled(self, outcome: str) -> None:
         self.outcomes.append(outcome)

@@ -1,5 +1,3 @@
-from collections.abc import Sequence
-
 import attrs
 import pytest
 from msgspec import UNSET
@@ -8,8 +6,6 @@ from eventmesh_trio.abc import Fields
 from eventmesh_trio.errors import FetchTimeout, PipelineFailure
 from eventmesh_trio.pipeline.report import (
     Outcome,
-    extraction_stages,
-    judged,
     page_result,
     refusal_of,
     result_event,
@@ -19,7 +15,6 @@ from eventmesh_trio.pipeline.report import (
 from eventmesh_trio.pipeline.tally import Tally
 from eventmesh_trio.testing import make_extraction, make_page
 from eventmesh_trio.wire.events import CrawlProgress, PageResult, Result
-from eventmesh_trio.wire.requests import ExtractMode, RenderMode
 
 URL = "https://example.org/a"
 KEY = "crawl:v1:example.org:a:12345678"
@@ -111,30 +106,6 @@ def test_the_metadata_of_a_failure_says_that_nothing_was_judged() -> None:
     assert (metadata.extraction_method, metadata.processing_stages) == (None, ("fetch",))
 
 
-@pytest.mark.parametrize(
-    ("decision", "mode", "rendered", "added"),
-    [
-        ("headless", "adaptive", False, "no browser is configured"),
-        ("headless", "static", False, "render_mode is static"),
-        ("raw", "dynamic", False, "no browser is configured"),
-        ("raw", "adaptive", False, None),
-        ("headless", "adaptive", True, None),
-    ],
-)
-def test_a_page_that_wanted_a_browser_says_why_it_had_none(
-    decision: str, mode: RenderMode, rendered: bool, added: str | None
-) -> None:
-    page = make_page(URL, rendered=rendered)
-    extraction = attrs.evolve(make_extraction(page), gate_decision=decision)
-    told = judged(extraction, page, mode)
-    assert told.gate_decision == decision
-    assert told.gate_reason.startswith(extraction.gate_reason)
-    if added is None:
-        assert told.gate_reason == extraction.gate_reason
-    else:
-        assert added in told.gate_reason
-
-
 @pytest.mark.parametrize("status", [301, 400, 404, 429, 500, 503])
 def test_any_status_outside_200_to_299_is_an_error(status: int) -> None:
     error = refusal_of(make_page(URL, status=status), now=0.0, attempt_number=2)
@@ -164,19 +135,6 @@ def test_a_retry_after_reaches_the_client_where_a_retry_can_help(
     error = refusal_of(page, now=1705314600.0)
     assert error is not None
     assert error.retry_after_seconds == seconds
-
-
-@pytest.mark.parametrize(
-    ("mode", "stages"),
-    [
-        ("raw", ("decode", "parse")),
-        ("metadata", ("decode", "parse")),
-        ("full", ("decode", "parse", "extract")),
-        ("article", ("decode", "parse", "extract")),
-    ],
-)
-def test_the_stages_are_those_of_the_mode(mode: ExtractMode, stages: Sequence[str]) -> None:
-    assert extraction_stages(mode) == stages
 
 
 def test_a_failed_run_is_an_error_without_a_url() -> None:

@@ -496,3 +496,80 @@ def test_a_bug_costs_its_page_only_and_lack_of_memory_ends_the_worker(
     assert (first.failure, second.failure) == ("error", "memory")
     assert "secret" not in first.message
     assert "secret" in caplog.text
+
+
+# --- Fair between runs ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("queue_pages", [4, 100])
+async def test_a_run_of_many_pages_holds_up_no_other_run(queue_pages: int) -> None:
+    """Whether its pages wait inside the pool or outside."""
+    order: list[str] = []
+
+    async with open_extractor(WorkerLimits(workers=1, queue_pages=queue_pages)) as pool:
+
+        async def one(run: str) -> None:
+            await pool.for_run(run).extract(page(run), "article", None)
+            order.append(run)
+
+        known = children()
+        await read(pool, "Ready.")
+        (worker_pid,) = children() - known
+        os.kill(worker_pid, signal.SIGSTOP)
+        async with trio.open_nursery() as nursery:
+            for _ in range(40):
+                nursery.start_soon(one, "big")
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(5):
+                nursery.start_soon(one, "small")
+            await trio.testing.wait_all_tasks_blocked()
+            os.kill(worker_pid, signal.SIGCONT)
+    # One of the big run is with the worker; inside, it may have as many places as there are.
+    assert order.count("small") == 5
+    assert "small" in order[: min(queue_pages, 4) + 2]
+    last = max(index for index, run in enumerate(order) if run == "small")
+    assert last <= 2 * 5 + min(queue_pages, 4)
+
+
+async def test_pages_that_are_given_up_while_they_wait_leave_their_place_at_once() -> None:
+    async with open_extractor(WorkerLimits(workers=1, queue_pages=2)) as pool:
+        known = children()
+        await read(pool, "Ready.")
+        (worker_pid,) = children() - known
+        os.kill(worker_pid, signal.SIGSTOP)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, pool, "First.")
+            await trio.testing.wait_all_tasks_blocked()
+            async with trio.open_nursery() as impatient:
+                for _ in range(5):
+                    impatient.start_soon(read, pool, "Never read.")
+                await trio.testing.wait_all_tasks_blocked()
+                assert pool.statistics().pages_waiting == 2
+                impatient.cancel_scope.cancel()
+            assert pool.statistics().pages_waiting == 0
+            for _ in range(4):
+                nursery.start_soon(read, pool, "Later.")
+            await trio.testing.wait_all_tasks_blocked()
+            assert pool.statistics().pages_waiting == 2
+            os.kill(worker_pid, signal.SIGCONT)
+        assert pool.statistics().pages_done == 6
+
+
+@pytest.mark.parametrize("queue_pages", [1, 100])
+async def test_whoever_waits_when_the_pool_closes_is_told(queue_pages: int) -> None:
+    told = 0
+
+    async def wait(pool: WorkerPool) -> None:
+        nonlocal told
+        with pytest.raises(trio.ClosedResourceError):
+            await read(pool, "Too late.")
+        told += 1
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            async with open_extractor(WorkerLimits(workers=1, queue_pages=queue_pages)) as pool:
+                for _ in range(10):
+                    nursery.start_soon(wait, pool)
+                await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(wait, pool)
+    assert told == 11

@@ -258,6 +258,40 @@ def test_a_document_too_large_for_a_message_is_cut_and_says_so(encoder, text):
     assert len(json.loads(whole)["result"]["document"]["text"]) == len(text)
 
 
+def a_search_result(markdown: str) -> events.SearchResult:
+    return events.SearchResult(
+        timestamp=NOW,
+        request_id="r",
+        url="http://e.org/",
+        rank=1,
+        search_title="T",
+        search_snippet="S",
+        content=events.SearchContent(title="T", markdown=markdown, word_count=7),
+        crawl_result=events.SearchCrawlResult(status=200, processing_time_ms=1, quality_score=1.0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("encoder", "limit"),
+    [
+        (EnvelopeEncoder("message"), MAX_MESSAGE_BYTES),
+        (FlatEncoder("message", "s"), MAX_MESSAGE_BYTES),
+        (HTTPEncoder("ndjson", max_line_bytes=50_000), 50_000),
+    ],
+)
+def test_a_search_result_too_large_for_its_reader_is_cut_and_says_so(encoder, limit):
+    text = "\x01" * (limit // 20) + "plain words " * (limit // 8)
+    message = encoder.encode(a_search_result(text))
+    assert 0.5 * limit < len(message) <= limit + 1  # and the line's end
+    body = json.loads(message)
+    content = body.get("data", body)["content"]
+    assert content["truncated"] is True
+    assert text.startswith(content["markdown"])
+    assert content["word_count"] == 7
+    batch = encoder.encode_batch([a_search_result("x"), a_search_result(text)], 2 * limit)
+    assert batch.data.endswith(message)
+
+
 def test_frames_are_compressed_once_for_all_readers_that_agreed_on_the_same():
     style = FrameStyle(15, min_deflate_bytes=500, max_deflate_bytes=10_000)
     encoder = message_encoder("flat", "frame", "s", style)

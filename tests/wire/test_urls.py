@@ -49,6 +49,41 @@ def test_a_reference_is_resolved_against_its_base():
     assert parse_url("\\\\f.org/x", base).host == "f.org"
 
 
+@pytest.mark.parametrize(
+    ("text", "href"),
+    [
+        ("http:///127.0.0.1/", "http://127.0.0.1/"),
+        ("///127.0.0.1/a", "http://127.0.0.1/a"),
+        ("////127.0.0.1", "http://127.0.0.1/"),
+        ("/\\127.0.0.1", "http://127.0.0.1/"),
+        ("\\/127.0.0.1", "http://127.0.0.1/"),
+        ("/\t/127.0.0.1", "http://127.0.0.1/"),
+        (" \n//127.0.0.1 ", "http://127.0.0.1/"),
+        ("HTTPS:\\\\\\127.0.0.1", "https://127.0.0.1/"),
+        ("https:127.0.0.1", "https://127.0.0.1/"),
+        ("http:127.0.0.1", "http://e.org/a/127.0.0.1"),  # of the base's scheme: relative
+        ("http:/127.0.0.1", "http://e.org/127.0.0.1"),
+        ("..\\d?e=\\f", "http://e.org/d?e=\\f"),
+        ("@127.0.0.1", "http://e.org/a/@127.0.0.1"),
+        (".//127.0.0.1", "http://e.org/a//127.0.0.1"),
+        ("?//127.0.0.1", "http://e.org/a/b?//127.0.0.1"),
+        ("", "http://e.org/a/b?c"),
+        ("#d", "http://e.org/a/b?c"),
+        ("?d", "http://e.org/a/b?d"),
+        ("../../../d/./e/..", "http://e.org/d/"),
+        ("d:e", None),
+        ("./d:e", "http://e.org/a/d:e"),
+        ("mailto:a@e.org", None),
+    ],
+)
+def test_a_reference_leads_where_a_browser_would_go(text, href):
+    if href is None:
+        with pytest.raises(ValueError, match="has the scheme"):
+            parse_url(text, "http://e.org/a/b?c")
+    else:
+        assert parse_url(text, "http://e.org/a/b?c").href == href
+
+
 def test_cache_keys_differ_by_url_and_options_and_have_their_documented_form():
     url = parse_url("https://Example.com/Some/Page-1?x=1")
     key = cache_key(url, "article")

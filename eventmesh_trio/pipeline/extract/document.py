@@ -10,10 +10,11 @@ import attrs
 from msgspec import UNSET
 from selectolax.lexbor import LexborNode
 
-from eventmesh_trio.abc import Extraction
+from eventmesh_trio.abc import Extraction, ExtractionScores
 from eventmesh_trio.errors import UnsupportedContent
-from eventmesh_trio.pipeline import gate
+from eventmesh_trio.pipeline.content_types import essence_of, is_html
 from eventmesh_trio.pipeline.extract.decode import decode, sniff_binary
+from eventmesh_trio.pipeline.extract.features import measure
 from eventmesh_trio.pipeline.extract.language import detect
 from eventmesh_trio.pipeline.extract.links import base_url, collect
 from eventmesh_trio.pipeline.extract.markdown import markdown
@@ -22,12 +23,14 @@ from eventmesh_trio.pipeline.extract.outline import Outline, outline
 from eventmesh_trio.pipeline.extract.parse import parse
 from eventmesh_trio.pipeline.extract.scoring import Selection, is_prose, select, select_all
 from eventmesh_trio.pipeline.extract.text import (
+    MAX_HTML_BYTES,
     as_markup,
     count_words,
     cut,
     plain_text,
     reading_minutes,
 )
+from eventmesh_trio.pipeline.gate import judge, judge_data
 from eventmesh_trio.wire.events import Document
 from eventmesh_trio.wire.requests import ExtractMode
 
@@ -104,17 +107,17 @@ def extract_page(
     metadata = read_metadata(tree, url, base)
     visible = outline(tree.body)
     metadata = complete(metadata, visible)
-    features = gate.measure(
+    features = measure(
         tree,
         len(source),
-        visible.chars_before[-1],
-        paragraphs=gate.count_paragraphs(
-            [block.chars for block in visible.blocks if block.tag == "p"]
-        ),
+        visible,
         has_opengraph=metadata.has_opengraph,
         has_article_jsonld=metadata.has_article_jsonld,
     )
-    verdict = gate.judge(features)
+    if content_type is None or is_html(content_type, body):
+        verdict = judge(features)
+    else:
+        verdict = judge_data(features, essence_of(content_type) or "content without a type")
     if mode in ("metadata", "raw"):
         content = _Content(visible, Selection([], 0, mode, 0.0, 0.0), "", mode)
     elif mode == "full":
@@ -123,14 +126,17 @@ def extract_page(
         content = _content(visible, select_all(visible), "plain-text")
     else:
         content = _main_content(tree.body, visible, metadata)
+    scores = _scores(content)
     document = _document(
-        content, metadata, url, base, source if mode == "raw" else None, max_text_chars
+        content, scores, metadata, url, base, source if mode == "raw" else None, max_text_chars
     )
-    return Extraction(document, content.method, verdict.score, verdict.decision, verdict.reason)
+    return Extraction(
+        document, content.method, verdict.score, verdict.decision, verdict.reason, features, scores
+    )
 
 
 def _is_plain(content_type: str | None) -> bool:
-    essence = (content_type or "").partition(";")[0].strip().lower()
+    essence = essence_of(content_type or "")
     return (
         bool(essence) and _MARKUP.search(essence) is None and _TEXTUAL.search(essence) is not None
     )
@@ -163,6 +169,7 @@ def _main_content(root: LexborNode | None, visible: Outline, metadata: Metadata)
 
 def _document(
     content: _Content,
+    scores: ExtractionScores,
     metadata: Metadata,
     url: str | None,
     base: str | None,
@@ -175,6 +182,7 @@ def _document(
     text, text_cut = cut(content.text, max_text_chars)
     written, markdown_cut = cut(written, max_text_chars)
     words = count_words(text)
+    html, html_cut = (None, False) if html is None else cut(html, None, MAX_HTML_BYTES)
     hashed = html if html is not None else text
     return Document(
         url=url or "",
@@ -183,7 +191,7 @@ def _document(
         text=text,
         word_count=words,
         reading_time=reading_minutes(text, words),
-        quality_score=_confidence(content),
+        quality_score=_confidence(scores),
         extracted_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         content_hash="sha256:" + hashlib.sha256(hashed.encode()).hexdigest(),
         author=metadata.author,
@@ -200,25 +208,37 @@ def _document(
         links=links,
         images=images,
         html=UNSET if html is None else html,
-        truncated=True if text_cut or markdown_cut else UNSET,
+        truncated=True if text_cut or markdown_cut or html_cut else UNSET,
     )
 
 
-def _confidence(content: _Content) -> int:
+def _scores(content: _Content) -> ExtractionScores:
+    """The measurements behind a document's quality; all 0 where there is no text."""
+    chars = len(content.text)
+    if not chars:
+        return ExtractionScores(
+            text_chars=0, length=0.0, coverage=0.0, link_density=0.0, prose=0.0, trust=0.0
+        )
+    blocks = [content.page.blocks[i] for i in content.selection.kept]
+    prose = sum(block.chars for block in blocks if is_prose(block)) / chars
+    return ExtractionScores(
+        text_chars=chars,
+        length=min(1.0, math.log1p(chars) / math.log1p(_FULL_MARKS_CHARS)),
+        coverage=min(content.selection.coverage, 1.0),
+        link_density=content.selection.link_density,
+        prose=min(prose, 1.0),
+        trust=_TRUST.get(content.method, 1.0),
+    )
+
+
+def _confidence(scores: ExtractionScores) -> int:
     """How likely it is that the text is the page's content, all of it and nothing else, 0-100.
 
     Four measurements in equal parts: how much text there is (full marks at 2,500 characters), what
     share of the page's good text was kept, how little of it is links, and how much of it is
     sentences. A way other than the first is trusted less.
     """
-    chars = len(content.text)
-    if not chars:
+    if not scores.text_chars:
         return 0
-    blocks = [content.page.blocks[i] for i in content.selection.kept]
-    length = min(1.0, math.log1p(chars) / math.log1p(_FULL_MARKS_CHARS))
-    prose = sum(block.chars for block in blocks if is_prose(block)) / chars
-    selection = content.selection
-    score = (
-        length + min(selection.coverage, 1.0) + 1.0 - selection.link_density + min(prose, 1.0)
-    ) / 4
-    return round(100 * score * _TRUST.get(content.method, 1.0))
+    parts = scores.length + scores.coverage + 1.0 - scores.link_density + scores.prose
+    return round(100 * parts / 4 * scores.trust)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-__all__ = ["Item", "main_item", "names", "read_items", "text_of"]
+__all__ = ["Item", "is_article", "main_item", "names", "read_items", "text_of", "types"]
 
 Item = dict[str, Any]
 
@@ -20,6 +20,15 @@ _WRAPPER: Final = re.compile(
 )
 _TRAILING_COMMA: Final = re.compile(r",(\s*[}\]])")
 _TAG: Final = re.compile(r"<[^>]{1,200}>")
+_PREFIX: Final = re.compile(r"^(?:.*[/#]|schema:)")
+# schema.org's Article and all types below it, APIReference and the deprecated ones included.
+_ARTICLE_WORDS: Final = """
+    Article AdvertiserContentArticle NewsArticle AnalysisNewsArticle AskPublicNewsArticle
+    BackgroundNewsArticle OpinionNewsArticle ReportageNewsArticle ReviewNewsArticle Report
+    SatiricalArticle ScholarlyArticle MedicalScholarlyArticle SocialMediaPosting BlogPosting
+    LiveBlogPosting DiscussionForumPosting TechArticle APIReference
+"""
+_ARTICLES: Final = frozenset(_ARTICLE_WORDS.split())
 _RANKS: Final = (
     re.compile(r"Article$|BlogPosting$|Report$|Review$|Recipe$|HowTo$|LiveBlogPosting$"),
     re.compile(r"DiscussionForumPosting$|QAPage$|Question$|SocialMediaPosting$"),
@@ -62,7 +71,12 @@ def _typed(value: Any) -> Iterator[Item]:
 def types(item: Item) -> list[str]:
     value = item.get("@type")
     found = value if isinstance(value, list) else [value]
-    return [name.rpartition("/")[2] for name in found if isinstance(name, str)]
+    return [_PREFIX.sub("", name) for name in found if isinstance(name, str)]
+
+
+def is_article(item: Item) -> bool:
+    """Whether an object is an Article of schema.org, or of any kind of it."""
+    return not _ARTICLES.isdisjoint(types(item))
 
 
 def main_item(items: list[Item]) -> Item | None:

@@ -111,7 +111,7 @@ def read_metadata(tree: LexborHTMLParser, url: str | None, base: str | None) -> 
                 lists.setdefault(name, []).append(value)
     items = [
         item
-        for script in tree.css('script[type="application/ld+json" i]')
+        for script in tree.css('script[type^="application/ld+json" i]')
         for item in jsonld.read_items(script.text())
     ]
     main = jsonld.main_item(items) or {}
@@ -147,9 +147,7 @@ def read_metadata(tree: LexborHTMLParser, url: str | None, base: str | None) -> 
         tags=_tags(tree, metas, lists, main),
         body=clean(body) if isinstance(body, str) and body.strip() else None,
         has_opengraph=any(name.startswith("og:") for name in metas),
-        has_article_jsonld=any(
-            name.endswith(("Article", "BlogPosting", "Report")) for name in types
-        ),
+        has_article_jsonld=any(map(jsonld.is_article, items)),
     )
 
 

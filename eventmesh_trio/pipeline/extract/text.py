@@ -4,12 +4,23 @@ import html
 import re
 from typing import Final
 
+import msgspec
+
 from eventmesh_trio.pipeline.extract.outline import Outline
 
 __all__ = ["as_markup", "clean", "count_words", "cut", "plain_text", "reading_minutes"]
 
 WORDS_PER_MINUTE: Final = 230
 IDEOGRAPHS_PER_MINUTE: Final = 500
+
+MAX_TEXT_BYTES: Final = 4 * 1024 * 1024
+"""What text, and what Markdown, may be as JSON, and half of what each may be in memory (Python has
+four bytes for every character of a text with one emoji). The server holds a document several times
+while it passes through, and encodes it in one go; and a message of more than 10 MiB would be cut
+all the same."""
+
+MAX_HTML_BYTES: Final = 2 * MAX_TEXT_BYTES
+"""Likewise of a page that is asked for as it is, which has neither text nor Markdown."""
 
 _INVISIBLE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
@@ -61,9 +72,14 @@ def reading_minutes(text: str, words: int) -> int:
     return max(1, round(minutes))
 
 
-def cut(text: str, limit: int | None) -> tuple[str, bool]:
-    """At most ``limit`` characters, cut at the end of a line or word if near; and whether cut."""
-    if limit is None or len(text) <= limit:
+def cut(text: str, limit: int | None, max_bytes: int = MAX_TEXT_BYTES) -> tuple[str, bool]:
+    """At most ``limit`` characters, and ``max_bytes`` as JSON; and whether it was cut.
+
+    It is cut at the end of a line or word if one is near.
+    """
+    most = _most_characters(text, max_bytes)
+    limit = most if limit is None else min(limit, most)
+    if len(text) <= limit:
         return text, False
     head = text[:limit]
     for separators, reach in (("\n", limit // 5), (" \n", 40)):
@@ -71,3 +87,19 @@ def cut(text: str, limit: int | None) -> tuple[str, bool]:
         if at > 0:
             return head[:at].rstrip(), True
     return head.rstrip(), True
+
+
+def _most_characters(text: str, max_bytes: int) -> int:
+    """How many characters of a text are within ``max_bytes`` as JSON, and twice that in memory."""
+    if len(text) <= max_bytes // 6:  # all of them written as escapes, at worst
+        return len(text)
+    widest = 4 if ord(max(text)) > 0xFFFF else 2
+    head = text[: 2 * max_bytes // widest]
+    while (size := len(msgspec.json.encode(_encodable(head)))) > max_bytes:
+        # What is written as escapes may stand at the front: then more rounds are needed.
+        head = head[: len(head) * max_bytes // (size + size // 64)]
+    return len(head)
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()  # half a surrogate pair has no UTF-8
