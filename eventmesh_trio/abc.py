@@ -217,7 +217,7 @@ class Publisher(Protocol):
         """
         ...
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: Event, /) -> object:
         """Append to the log; synchronous, never waits, never fails. Wakes the readers."""
         ...
 

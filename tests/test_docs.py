@@ -21,9 +21,11 @@ import requests
 from eventmesh_trio.app.dispatch import ROUTES
 from eventmesh_trio.app.routes import API_PREFIX
 from eventmesh_trio.app.settings import settings
+from eventmesh_trio.errors import CancelledByClient, HTTPStatusError, InternalError, PageError
 from eventmesh_trio.mesh.lifecycle_events import LifecycleEvent
 from eventmesh_trio.wire import events
 from eventmesh_trio.wire.events import LOGGED, PERSONAL
+from eventmesh_trio.wire.headers import ReaderWishes, preflight_fields
 from eventmesh_trio.wire.requests import CrawlOptions
 from tests.helpers.origin import Origin, open_origin
 from tests.helpers.programs import CHECKOUT, require_program
@@ -171,6 +173,25 @@ def test_crawl_examples_write_documents(
     )
     assert done.returncode == 0, done.stderr
     assert "Page home" in done.stdout
+
+
+@pytest.mark.parametrize("command", [c for _, c in COMMANDS if c.startswith("eventmesh search")])
+def test_search_examples_find_what_the_server_has_crawled(
+    command: str, origin: Origin, server: ServerProcess
+) -> None:
+    body = {"urls": [origin.url("/page/home")]}
+    requests.post(f"{server.base_url}/crawl/stream", json=body, timeout=20).raise_for_status()
+    local = made_local(command, origin, server).replace("structured concurrency", "page home")
+    done = subprocess.run(
+        [sys.executable, "-m", "eventmesh_trio", *shlex.split(local)[1:]],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"1. <{origin.url('/page/home')}>" in done.stdout
 
 
 @pytest.mark.parametrize("command", [c for _, c in COMMANDS if c.startswith("eventmesh explain")])
@@ -324,6 +345,36 @@ def test_the_wire_page_names_exactly_the_options_with_their_defaults() -> None:
             expected = "the server's"
         assert documented.pop(field.name) == expected, field.name
     assert not documented
+
+
+def test_the_wire_page_names_exactly_the_fields_that_are_read_with_their_defaults() -> None:
+    _, _, table = text_of("docs/wire.rst").partition("Field  ")
+    documented = dict(
+        re.findall(r"^``([\w-]+)``\s+(\S+)", table.partition("Events\n------")[0], re.M)
+    )
+    allowed = dict(preflight_fields(b"https://example.org", ("*",), ("POST",)))
+    names = allowed[b"access-control-allow-headers"].decode().split(", ")
+    assert set(documented) == set(names) - {"Content-Type", "Accept"}
+    defaults = ReaderWishes()
+    assert {name: documented[name] for name in documented if documented[name] != "none"} == {
+        "X-Session-ID": "made",
+        "X-Request-ID": "made",
+        "X-Buffer-Size": str(defaults.buffer_size),
+        "X-Buffer-Timeout": str(defaults.buffer_timeout_ms),
+        "X-Enable-Backpressure": str(defaults.enable_backpressure).lower(),
+        "X-Slow-Client-Threshold": str(defaults.slow_client_threshold_ms),
+        "X-Max-Memory-Per-Connection": str(defaults.max_memory_bytes),
+    }
+
+
+def test_the_wire_page_names_exactly_the_errors_of_a_url_with_their_codes() -> None:
+    _, _, table = text_of("docs/wire.rst").partition("Type                    ``error_code``")
+    documented = dict(
+        re.findall(r"^``(\w+)``\s+``(\w+)``\s", table.partition("Compression\n")[0], re.M)
+    )
+    kinds = {kind.type: kind.code for kind in (*PageError.__subclasses__(), InternalError)}
+    del kinds[CancelledByClient.type]  # such a URL has no result
+    assert documented == {**kinds, "http_error": HTTPStatusError(404).error_code}
 
 
 def test_the_wire_page_speaks_of_every_event_of_a_crawl() -> None:

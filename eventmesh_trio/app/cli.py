@@ -4,7 +4,6 @@ What a command needs is imported by it: ``--help`` and a usage error must not wa
 """
 
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
 import click
 import trio
 
@@ -20,11 +18,13 @@ from eventmesh_trio import __version__
 from eventmesh_trio.app.config_command import config as config_command
 from eventmesh_trio.app.explain_command import explain as explain_command
 from eventmesh_trio.app.options import (
+    absolute_url,
     allow_private_option,
     browser_option,
     read_options,
     settings_options,
     store_option,
+    with_user_store,
 )
 from eventmesh_trio.errors import EventMeshError, ValidationError, leaves
 from eventmesh_trio.wire.requests import parse_crawl_request, parse_deepsearch_request
@@ -63,8 +63,18 @@ main.add_command(explain_command)
 @main.command()
 @click.option("--bind", multiple=True, metavar="HOST:PORT", help="Or unix:PATH; repeatable.")
 @click.option("--insecure-bind", is_flag=True, help="Allow addresses that others can reach.")
-@click.option("--tls-certificate", type=click.Path(exists=True, dir_okay=False), metavar="FILE")
-@click.option("--tls-key", type=click.Path(exists=True, dir_okay=False), metavar="FILE")
+@click.option(
+    "--tls-certificate",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Serve TLS, with this chain of certificates (PEM).",
+)
+@click.option(
+    "--tls-key",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="The certificate's key, where it is in another file.",
+)
 @store_option
 @allow_private_option
 @browser_option
@@ -83,8 +93,8 @@ def serve(
 ) -> None:
     """Serve crawls until SIGTERM or Ctrl-C.
 
-    Exits with 0 when every stream came to its own end, 1 when some were cut, 130 or 143 when a
-    second signal cut them at once.
+    Exits with 0 when every stream came to its own end, 1 when some were cut or it could not start,
+    2 on wrong usage, 130 or 143 when a second signal cut them at once.
     """
     from eventmesh_trio.app.observability import configure_logging
     from eventmesh_trio.app.process import allow_descriptors, collect_less_often
@@ -97,26 +107,19 @@ def serve(
         "cache.store": store,
         "render.browser": browser,
     }
-    config = _with_user_store(read_options(file, profile, assignments, **flags))
+    config = with_user_store(read_options(file, profile, assignments, **flags), only_if_there=False)
     configure_logging(as_json=not sys.stderr.isatty())
     ssl_context = _tls(tls_certificate, tls_key)
     allow_descriptors()
     collect_less_often()
+    refusal: click.ClickException | None = None
     try:
         code = trio.run(partial(run_server, config, ssl_context=ssl_context))
     except* (EventMeshError, OSError) as group:
-        raise click.ClickException("; ".join(map(str, leaves(group)))) from None
+        refusal = click.ClickException("; ".join(map(str, leaves(group))))
+    if refusal is not None:  # raised up there it might come in a group, which click does not know
+        raise refusal
     sys.exit(code)
-
-
-def _with_user_store(settled: Any) -> Any:
-    """The configuration, with the store of the user's own where none was named."""
-    from eventmesh_trio.pipeline.cache_opening import user_store
-
-    config = settled.config
-    if "cache.store" in settled.origins:
-        return config
-    return attrs.evolve(config, cache=attrs.evolve(config.cache, store=user_store(os.environ)))
 
 
 def _tls(certificate: str | None, key: str | None) -> Any:
@@ -167,16 +170,10 @@ def crawl(
     from eventmesh_trio.app.observability import configure_logging
 
     configure_logging(as_json=not sys.stderr.isatty(), level=logging.WARNING)
-    wanted = [_absolute(url) for url in (*urls, *_lines(source))]
+    wanted = [absolute_url(url) for url in (*urls, *_lines(source))]
     if not wanted:
         raise click.UsageError("no URLs: name some, or give a list with -i FILE")
-    if server is not None and (allow_private or browser):
-        name = "--allow-private" if allow_private else "--browser"
-        raise click.UsageError(f"{name} is the server's to give")
-    flags: dict[str, Any] = {
-        "fetch.allow_private": list(allow_private) or None,
-        "render.browser": browser,
-    }
+    flags = _flags_of_ours(server, allow_private, browser)
     config = read_options(file, profile, assignments, **flags).config
     try:
         parse_crawl_request({"urls": wanted}, max_urls=config.server.max_urls)
@@ -233,21 +230,15 @@ def search(
     from eventmesh_trio.app.observability import configure_logging
 
     configure_logging(as_json=not sys.stderr.isatty(), level=logging.WARNING)
-    if server is not None and (allow_private or browser):
-        name = "--allow-private" if allow_private else "--browser"
-        raise click.UsageError(f"{name} is the server's to give")
+    flags = _flags_of_ours(server, allow_private, browser)
     wanted = {"query": query, "limit": limit, "country": country, "locale": locale}
     try:
         parse_deepsearch_request(wanted)
     except ValidationError as error:
         raise click.UsageError(error.message) from None
-    flags: dict[str, Any] = {
-        "fetch.allow_private": list(allow_private) or None,
-        "render.browser": browser,
-    }
     settled = read_options(file, profile, assignments, **flags)
     is_local = server is None and settled.config.search.provider == "local"
-    config = _with_user_store(settled) if is_local else settled.config
+    config = with_user_store(settled, only_if_there=True) if is_local else settled.config
     sys.exit(
         trio.run(
             partial(
@@ -266,6 +257,16 @@ def search(
     )
 
 
+def _flags_of_ours(
+    server: str | None, allow_private: Sequence[str], browser: str | None
+) -> dict[str, Any]:
+    """The settings that flags give to work in this process; a server has its own."""
+    if server is not None and (allow_private or browser):
+        name = "--allow-private" if allow_private else "--browser"
+        raise click.UsageError(f"{name} is the server's to give")
+    return {"fetch.allow_private": list(allow_private) or None, "render.browser": browser}
+
+
 def _lines(source: Any) -> list[str]:
     if source is None:
         return []
@@ -274,10 +275,6 @@ def _lines(source: Any) -> list[str]:
     except UnicodeDecodeError as error:
         raise click.UsageError(f"the list of URLs is not {error.encoding} text") from None
     return [line for line in lines if line and not line.startswith("#")]
-
-
-def _absolute(url: str) -> str:
-    return url if "://" in url else f"https://{url}"
 
 
 @main.command()

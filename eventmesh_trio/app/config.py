@@ -15,15 +15,15 @@ from eventmesh_trio import __version__
 from eventmesh_trio.app.stream_config import StreamConfig
 from eventmesh_trio.errors import ConfigError
 from eventmesh_trio.mesh.limits import MeshLimits
-from eventmesh_trio.pipeline.cache import CacheLimits
+from eventmesh_trio.pipeline.caching.cache import CacheLimits
 from eventmesh_trio.pipeline.crawl import CrawlLimits
-from eventmesh_trio.pipeline.fetch_limits import FetchLimits
-from eventmesh_trio.pipeline.guard import BAD_PORTS, AddressPolicy
-from eventmesh_trio.pipeline.passage import ProxyLimits
-from eventmesh_trio.pipeline.politeness import PolitenessLimits
-from eventmesh_trio.pipeline.render_limits import RenderLimits
-from eventmesh_trio.pipeline.search_limits import SearchLimits
-from eventmesh_trio.pipeline.workers import WorkerLimits
+from eventmesh_trio.pipeline.manners.politeness import PolitenessLimits
+from eventmesh_trio.pipeline.network.guard import BAD_PORTS, AddressPolicy
+from eventmesh_trio.pipeline.network.limits import FetchLimits
+from eventmesh_trio.pipeline.network.passage import ProxyLimits
+from eventmesh_trio.pipeline.rendering.limits import RenderLimits
+from eventmesh_trio.pipeline.searching.limits import SearchLimits
+from eventmesh_trio.pipeline.workers.pool import WorkerLimits
 from eventmesh_trio.transport.limits import TransportLimits
 from eventmesh_trio.transport.listeners import parse_bind
 

@@ -14,7 +14,7 @@ from eventmesh_trio.app.loading import Settled
 from eventmesh_trio.app.meanings import settings_as_json, settings_as_text
 from eventmesh_trio.app.options import read_options, settings_options
 from eventmesh_trio.app.settings import Setting, settings
-from eventmesh_trio.pipeline.secret import Secret
+from eventmesh_trio.pipeline.searching.secret import Secret
 
 __all__ = ["as_tables", "as_toml", "config"]
 

@@ -128,17 +128,19 @@ async def _write_run(
     except* EventMeshError as group:
         failure = next(leaves(group))
         click.echo(f"eventmesh: {failure}", err=True)
-        code = SOME_FAILED if server is None else _code_of(failure)
+        code = _code_of(failure, server)
     except* OSError as group:  # the output's, as when the disk is full
         click.echo(f"eventmesh: {next(leaves(group))}", err=True)
         code = SOME_FAILED
     return code
 
 
-def _code_of(error: BaseException) -> int:
-    """What a failure of ``--server`` says of itself in the exit code."""
-    if isinstance(error, ConfigError):  # its URL
+def _code_of(error: BaseException, server: str | None) -> int:
+    """What a failure says of itself in the exit code."""
+    if isinstance(error, ConfigError):  # the server's URL; here, a browser that cannot be used
         return WRONG_USAGE
+    if server is None:
+        return SOME_FAILED
     lost = (ConnectionBroken, TLSFailure, WebSocketClosed)
     return NO_SERVER if isinstance(error, lost) else REFUSED
 

@@ -29,12 +29,12 @@ from eventmesh_trio.app.explanation import (
 )
 from eventmesh_trio.app.lifespan import Mesh
 from eventmesh_trio.errors import BlockedAddress, EventMeshError
-from eventmesh_trio.pipeline.cache_shelf import store_key
+from eventmesh_trio.pipeline.caching.shelf import store_key
 from eventmesh_trio.pipeline.crawl import CrawlJob
-from eventmesh_trio.pipeline.fetch import HTTPFetcher
+from eventmesh_trio.pipeline.fetching.fetch import HTTPFetcher
 from eventmesh_trio.pipeline.gate import terms
-from eventmesh_trio.pipeline.politeness import Politeness
-from eventmesh_trio.pipeline.trace import Hop, tracing
+from eventmesh_trio.pipeline.manners.politeness import Politeness
+from eventmesh_trio.pipeline.network.trace import Hop, tracing
 from eventmesh_trio.wire.events import Document, Event, Result
 from eventmesh_trio.wire.requests import CrawlOptions, CrawlRequest
 from eventmesh_trio.wire.timestamps import utc_timestamp

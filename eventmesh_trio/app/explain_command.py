@@ -15,13 +15,15 @@ import msgspec
 import trio
 
 from eventmesh_trio.app.options import (
+    absolute_url,
     allow_private_option,
     browser_option,
     read_options,
     settings_options,
     store_option,
+    with_user_store,
 )
-from eventmesh_trio.errors import EventMeshError, ValidationError, leaves
+from eventmesh_trio.errors import ConfigError, EventMeshError, ValidationError, leaves
 from eventmesh_trio.wire.requests import CrawlRequest, parse_crawl_request
 
 if TYPE_CHECKING:
@@ -37,8 +39,16 @@ PIPE_CLOSED: Final = 128 + signal.SIGPIPE
 @click.command()
 @click.argument("url")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
-@click.option("--render-mode", type=click.Choice(["static", "adaptive", "dynamic"]))
-@click.option("--extract-mode", type=click.Choice(["article", "full", "metadata", "raw"]))
+@click.option(
+    "--render-mode",
+    type=click.Choice(["static", "adaptive", "dynamic"]),
+    help="Render never, as the gate decides (the default), or at once.",
+)
+@click.option(
+    "--extract-mode",
+    type=click.Choice(["article", "full", "metadata", "raw"]),
+    help="What is taken of the page; article by default.",
+)
 @click.option("--timeout", type=float, metavar="SECONDS", help="For the URL, retries included.")
 @click.option("--user-agent", metavar="TEXT", help="What the origin is told.")
 @click.option("--ignore-robots", is_flag=True, help="As with respect_robots: false.")
@@ -79,9 +89,7 @@ def explain(
         "render.browser": browser,
     }
     settled = read_options(file, profile, assignments, **flags)
-    config = settled.config
-    if "cache.store" not in settled.origins:
-        config = _with_user_store(config)
+    config = with_user_store(settled, only_if_there=True)
     wanted = {
         "render_mode": render_mode,
         "extract_mode": extract_mode,
@@ -90,17 +98,22 @@ def explain(
         "respect_robots": False if ignore_robots else None,
     }
     body = {
-        "urls": [url if "://" in url else f"https://{url}"],
+        "urls": [absolute_url(url)],
         "options": {name: value for name, value in wanted.items() if value is not None},
     }
     try:
         request = parse_crawl_request(body, max_urls=1)
     except ValidationError as error:
         raise click.UsageError(error.message.removeprefix("urls[0] ")) from None
+    refusal: click.ClickException | None = None
     try:
         explanation = trio.run(partial(_explain, config, request))
+    except* ConfigError as group:  # as of a browser that cannot be used
+        refusal = click.UsageError("; ".join(map(str, leaves(group))))
     except* (EventMeshError, OSError) as group:
-        raise click.ClickException("; ".join(map(str, leaves(group)))) from None
+        refusal = click.ClickException("; ".join(map(str, leaves(group))))
+    if refusal is not None:  # raised up there it might come in a group, which click does not know
+        raise refusal
     try:
         _write(explanation, as_json=as_json)
     except BrokenPipeError:
@@ -108,16 +121,6 @@ def explain(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(PIPE_CLOSED)
     sys.exit(0 if explanation.outcome.error is None else WOULD_FAIL)
-
-
-def _with_user_store(config: "Config") -> "Config":
-    """As ``eventmesh serve`` has it, but no file is made where there is none."""
-    from eventmesh_trio.pipeline.cache_opening import user_store
-
-    store = user_store(os.environ)
-    if not Path(store.removeprefix("sqlite:")).expanduser().exists():
-        return config
-    return attrs.evolve(config, cache=attrs.evolve(config.cache, store=store))
 
 
 async def _explain(config: "Config", request: CrawlRequest) -> "Explanation":

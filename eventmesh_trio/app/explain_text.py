@@ -24,7 +24,7 @@ from eventmesh_trio.app.explanation import (
     Request,
     Robots,
 )
-from eventmesh_trio.pipeline.trace import Phase
+from eventmesh_trio.pipeline.network.trace import Phase
 
 __all__ = ["Section", "gate_lines", "sections_of", "write_sections"]
 

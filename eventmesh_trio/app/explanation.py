@@ -10,8 +10,8 @@ import attrs
 
 from eventmesh_trio.abc import ExtractionScores, GateFeatures
 from eventmesh_trio.pipeline.gate import GateDecision, Term
+from eventmesh_trio.pipeline.network.trace import Phase
 from eventmesh_trio.pipeline.reading import RenderOutcome
-from eventmesh_trio.pipeline.trace import Phase
 
 __all__ = [
     "Cached",

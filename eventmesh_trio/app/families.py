@@ -18,12 +18,12 @@ from prometheus_client.core import (
 from eventmesh_trio.mesh.global_metrics import SCORES, GlobalStreamingMetrics
 from eventmesh_trio.mesh.hub import Hub
 from eventmesh_trio.mesh.reader import StreamProtocol
-from eventmesh_trio.pipeline.cache import CacheStatistics
-from eventmesh_trio.pipeline.fetch import FetcherStatistics
-from eventmesh_trio.pipeline.politeness import PolitenessStatistics
-from eventmesh_trio.pipeline.render import OUTCOMES as RENDER_OUTCOMES
-from eventmesh_trio.pipeline.render import RENDER_SECONDS_BUCKETS, RendererStatistics
-from eventmesh_trio.pipeline.workers import ExtractorStatistics
+from eventmesh_trio.pipeline.caching.cache import CacheStatistics
+from eventmesh_trio.pipeline.fetching.fetch import FetcherStatistics
+from eventmesh_trio.pipeline.manners.politeness import PolitenessStatistics
+from eventmesh_trio.pipeline.rendering.render import OUTCOMES as RENDER_OUTCOMES
+from eventmesh_trio.pipeline.rendering.render import RENDER_SECONDS_BUCKETS, RendererStatistics
+from eventmesh_trio.pipeline.workers.pool import ExtractorStatistics
 from eventmesh_trio.wire.events import RunStatus
 
 __all__ = [

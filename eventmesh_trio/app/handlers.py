@@ -93,7 +93,7 @@ async def crawl_sse(mesh: Mesh, call: Call) -> None:
         return
     limit_origins(mesh, call, "sse")
     wanted, fingerprint = await _read_crawl(mesh, call)
-    wishes = wishes_of(mesh, call, "sse")
+    wishes = wishes_of(mesh, call)
     session = _session_of(mesh, call)
     run = _equal_run(call, session, fingerprint)
     if run is None:

@@ -29,15 +29,15 @@ from eventmesh_trio.mesh.reader import ReaderSpec, Until
 from eventmesh_trio.mesh.run import Run
 from eventmesh_trio.mesh.session import Session
 from eventmesh_trio.mesh.subscriber import Subscriber
-from eventmesh_trio.pipeline.cache import DocumentCache
-from eventmesh_trio.pipeline.cache_opening import open_store
+from eventmesh_trio.pipeline.caching.cache import DocumentCache
+from eventmesh_trio.pipeline.caching.opening import open_store
 from eventmesh_trio.pipeline.crawl import CrawlJob, CrawlPorts
 from eventmesh_trio.pipeline.deepsearch import DeepSearchJob, FirstAnswer
-from eventmesh_trio.pipeline.fetch import open_fetcher
-from eventmesh_trio.pipeline.politeness import Politeness
-from eventmesh_trio.pipeline.rendering import open_rendering
-from eventmesh_trio.pipeline.search_opening import open_search
-from eventmesh_trio.pipeline.workers import open_extractor
+from eventmesh_trio.pipeline.fetching.fetch import open_fetcher
+from eventmesh_trio.pipeline.manners.politeness import Politeness
+from eventmesh_trio.pipeline.rendering.service import open_rendering
+from eventmesh_trio.pipeline.searching.opening import open_search
+from eventmesh_trio.pipeline.workers.pool import open_extractor
 from eventmesh_trio.transport.drain import Drain
 from eventmesh_trio.wire.dialects import Dialect
 from eventmesh_trio.wire.encoders import HTTPEncoder
@@ -258,7 +258,7 @@ class Mesh:
     ) -> ReaderSpec:
         """What a reader's wishes and the settings make of it."""
         stream = self.config.stream
-        bounds = stream.bounds(protocol)
+        bounds = stream.buffer
         spec = ReaderSpec(
             encoder_for=encoder_for,
             capacity=wishes.buffer_size,
@@ -291,6 +291,7 @@ class Mesh:
             heartbeat_seconds=http.keep_alive_interval_seconds,
             max_idle_seconds=http.max_connection_seconds,
             flush_interval_seconds=http.flush_interval_seconds,
+            batch_events=stream.sse.max_buffered_events if protocol == "sse" else inf,
         )
 
     @asynccontextmanager

@@ -39,15 +39,15 @@ from eventmesh_trio.errors import (
 )
 from eventmesh_trio.mesh.hub import Hub
 from eventmesh_trio.mesh.reader import StreamProtocol
-from eventmesh_trio.pipeline.cache import DocumentCache
-from eventmesh_trio.pipeline.fetch import HTTPFetcher
+from eventmesh_trio.pipeline.caching.cache import DocumentCache
+from eventmesh_trio.pipeline.fetching.fetch import HTTPFetcher
 from eventmesh_trio.pipeline.gate import GateDecision
-from eventmesh_trio.pipeline.politeness import Politeness
+from eventmesh_trio.pipeline.manners.politeness import Politeness
 from eventmesh_trio.pipeline.reading import RenderOutcome
-from eventmesh_trio.pipeline.render import IDLE, BrowserRenderer
-from eventmesh_trio.pipeline.search import OUTCOMES as SEARCH_OUTCOMES
-from eventmesh_trio.pipeline.search_limits import PROVIDERS
-from eventmesh_trio.pipeline.workers import WorkerPool
+from eventmesh_trio.pipeline.rendering.render import IDLE, BrowserRenderer
+from eventmesh_trio.pipeline.searching.limits import PROVIDERS
+from eventmesh_trio.pipeline.searching.search import OUTCOMES as SEARCH_OUTCOMES
+from eventmesh_trio.pipeline.workers.pool import WorkerPool
 
 __all__ = ["CONTENT_TYPE", "Metrics", "configure_logging"]
 
@@ -318,5 +318,6 @@ def configure_logging(*, as_json: bool, level: int = logging.INFO) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        # Not cached: it would keep a program that embeds us, and a test, from another choice later.
+        cache_logger_on_first_use=False,
     )

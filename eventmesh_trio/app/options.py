@@ -5,19 +5,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import attrs
 import click
 
+from eventmesh_trio.app.config import Config
 from eventmesh_trio.app.loading import Settled, settle
 from eventmesh_trio.app.profiles import PROFILES
 from eventmesh_trio.app.settings import ENVIRONMENT_PREFIX
 from eventmesh_trio.errors import ConfigError
 
 __all__ = [
+    "absolute_url",
     "allow_private_option",
     "browser_option",
     "read_options",
     "settings_options",
     "store_option",
+    "with_user_store",
 ]
 
 allow_private_option = click.option(
@@ -87,3 +91,27 @@ def read_options(
         )
     except ConfigError as error:
         raise click.UsageError(error.message) from None
+
+
+def with_user_store(settled: Settled, *, only_if_there: bool) -> Config:
+    """The configuration; where nobody said so, its store is the file that ``eventmesh serve`` keeps.
+
+    Args:
+      only_if_there: make no such file for those who only look into it.
+    """
+    from eventmesh_trio.pipeline.caching.opening import (  # noqa: PLC0415 - loading takes a while
+        user_store,
+    )
+
+    config, store = settled.config, user_store(os.environ)
+    if "cache.store" in settled.origins:
+        return config
+    # Not `Path.expanduser`: it fails where there is no home directory.
+    if only_if_there and not os.path.exists(os.path.expanduser(store.removeprefix("sqlite:"))):
+        return config
+    return attrs.evolve(config, cache=attrs.evolve(config.cache, store=store))
+
+
+def absolute_url(url: str) -> str:
+    """What was meant by a URL on the command line: https, where it does not say."""
+    return url if "://" in url else f"https://{url}"

@@ -3,8 +3,7 @@
 Source: ``streaming-api.md``, "Performance Tuning Parameters" and, in its quick start, "Performance
 Tuning". Where the two differ the first, more detailed one stands: ``low_latency`` begins at 64
 events and grows to 256, which the quick start gives as its one ``buffer_size``. A
-``flush_interval`` that the quick start gives without a protocol is that of all three. With the
-default of ``sse.max_buffered_events`` the buffers of ``high_throughput`` would not be those of SSE.
+``flush_interval`` that the quick start gives without a protocol is that of all three.
 """
 
 from collections.abc import Mapping

@@ -14,7 +14,7 @@ import attrs
 
 from eventmesh_trio.app.config import Config
 from eventmesh_trio.app.quantities import Unit, show_quantity, unit_of
-from eventmesh_trio.pipeline.secret import Secret
+from eventmesh_trio.pipeline.searching.secret import Secret
 
 __all__ = ["DOCUMENTED", "ENVIRONMENT_PREFIX", "Setting", "settings"]
 

@@ -57,7 +57,7 @@ async def crawl_websocket(mesh: Mesh, call: Call) -> None:
     if call.origin is not None and not is_allowed_origin(call.origin, call.origins):
         raise ForbiddenError("this origin may not open a WebSocket here")
     mesh.admission.require_serving()
-    wishes = parse_wishes(request.field, mesh.config.stream.bounds("websocket"))
+    wishes = parse_wishes(request.field, mesh.config.stream.buffer)
     given = call.query.get("session_id")
     session = mesh.hub.open_session(parse_identifier(given, "session_id") if given else None)
     position = session.resolve(call.last_event_id)

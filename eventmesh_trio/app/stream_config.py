@@ -5,7 +5,7 @@ document (`eventmesh_trio.app.settings` maps one to the other).
 """
 
 import re
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import attrs
 from attrs import validators
@@ -109,7 +109,7 @@ class SSEConfig(HTTPStreamConfig):
     )
     """What clients are told to wait before they reconnect (``retry:``)."""
     max_buffered_events: int = attrs.field(default=128, validator=validators.gt(0))
-    """The most that an SSE reader may lag: its window is never larger."""
+    """The most events in one write of an SSE stream, and so in a client's buffer at once."""
     enable_cors: bool = True
     """Let pages of other origins (``server.cors_origins``) read these streams."""
     custom_headers: tuple[tuple[str, str], ...] = attrs.field(
@@ -154,17 +154,3 @@ class StreamConfig:
     def http(self, framing: Literal["ndjson", "sse"]) -> HTTPStreamConfig:
         """The settings of one kind of streamed response."""
         return self.sse if framing == "sse" else self.ndjson
-
-    def bounds(self, protocol: Protocol) -> ReaderBounds:
-        """What a reader of this protocol may ask for: of SSE at most ``max_buffered_events``."""
-        buffer: Any = self.buffer
-        if protocol != "sse":
-            return self.buffer
-        most = self.sse.max_buffered_events
-        bounds: ReaderBounds = attrs.evolve(
-            buffer,
-            min_events=min(buffer.min_events, most),
-            default_events=min(buffer.default_events, most),
-            max_events=min(buffer.max_events, most),
-        )
-        return bounds

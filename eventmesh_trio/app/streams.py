@@ -31,9 +31,9 @@ def limit_origins(mesh: Mesh, call: Call, framing: StreamFraming) -> None:
         call.origins = ()
 
 
-def wishes_of(mesh: Mesh, call: Call, framing: StreamFraming) -> ReaderWishes:
+def wishes_of(mesh: Mesh, call: Call) -> ReaderWishes:
     """What the request's tuning fields ask for. Raises `ValidationError`."""
-    return parse_wishes(call.exchange.request.field, mesh.config.stream.bounds(framing))
+    return parse_wishes(call.exchange.request.field, mesh.config.stream.buffer)
 
 
 @attrs.frozen
@@ -52,7 +52,7 @@ class HTTPStream:
     @classmethod
     def of(cls, mesh: Mesh, call: Call, framing: StreamFraming, shape: Shape) -> Self:
         """Read it from a request; ``shape`` is the route's own. Raises `ValidationError`."""
-        wishes = wishes_of(mesh, call, framing)
+        wishes = wishes_of(mesh, call)
         encoder = stream_encoder(
             framing,
             shape,

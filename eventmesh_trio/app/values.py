@@ -10,7 +10,7 @@ import msgspec
 
 from eventmesh_trio.app.quantities import read_quantity
 from eventmesh_trio.app.settings import Setting
-from eventmesh_trio.pipeline.secret import Secret
+from eventmesh_trio.pipeline.searching.secret import Secret
 
 __all__ = ["read_value"]
 
@@ -61,6 +61,8 @@ def _one(setting: Setting, value: Any) -> Any:
 def _secret(value: Any) -> Secret:
     if not isinstance(value, str):
         raise ValueError("a key is a text")  # and nothing of it is repeated
+    if value.strip() == repr(Secret("key")):
+        raise ValueError("this stands where a key is not shown; give the key itself, or a file")
     return Secret(value.strip())
 
 

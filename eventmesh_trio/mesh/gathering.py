@@ -49,6 +49,7 @@ class Gathering:
     __slots__ = (
         "_attached_events",
         "_attached_top",
+        "_batch_events",
         "_census",
         "_flow",
         "_health_version",
@@ -91,6 +92,7 @@ class Gathering:
         self._flow: Flow = log.flow if track is None else track
         self._session_id = session_id
         self._limits = limits
+        self._batch_events = int(min(limits.max_batch_events, spec.batch_events))
         self._census = census
         self.until = spec.until
         # Positions: (events, bytes) count within the flow.
@@ -200,12 +202,12 @@ class Gathering:
         """Whether more is waiting than one batch takes."""
         return (
             self._flow.nbytes - self.taken[1] > self.spec.batch_bytes
-            or self._log.top - self.cursor > self._limits.max_batch_events
+            or self._log.top - self.cursor > self._batch_events
         )
 
     def _take_entries(self, outlet: Outlet[T]) -> None:
         log = self._log
-        last = self.cursor + self._limits.max_batch_events
+        last = self.cursor + self._batch_events
         while self.cursor < min(log.top, last) and not outlet.full:
             if self.cursor + 1 < log.first:
                 self._pass_evicted(outlet)

@@ -74,7 +74,7 @@ class MeshLimits:
     max_batch_events: int = attrs.field(default=1024, validator=_positive)
     """Logged events in one batch, however small they are."""
 
-    publish_stride: int = attrs.field(default=64, validator=_positive)
+    publish_stride: int = attrs.field(default=96, validator=_positive)
     """Events that a publisher appends before it lets other tasks run."""
 
     notice_queue: int = attrs.field(default=64, validator=_positive)

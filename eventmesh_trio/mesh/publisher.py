@@ -1,5 +1,7 @@
 """`RunPublisher`: how a job's work appends to its session's log, and waits for its readers."""
 
+from collections.abc import Callable
+from functools import partial
 from math import inf
 
 import trio
@@ -16,9 +18,13 @@ __all__ = ["RunPublisher"]
 class RunPublisher:
     """How a job's work appends to its session's log; `eventmesh_trio.abc.Publisher`."""
 
-    __slots__ = ("_flow", "_limits", "_log", "_since_yield", "_stride", "_track")
+    __slots__ = ("_flow", "_limits", "_log", "_since_yield", "_stride", "_track", "publish")
+
+    publish: Callable[[Event], object]
+    """Append to the log and wake the readers; synchronous."""
 
     def __init__(self, log: EventLog, track: Track, limits: MeshLimits) -> None:
+        self.publish = partial(log.append, track)  # called for each event: 0.05 us less than `def`
         self._log = log
         self._track = track
         self._flow = log.flow
@@ -56,10 +62,6 @@ class RunPublisher:
             await trio.lowlevel.checkpoint()
         if not self._log.has_room(self._track):
             await self._wait_for_readers()
-
-    def publish(self, event: Event) -> None:
-        """Append to the log and wake the readers; synchronous."""
-        self._log.append(self._track, event)
 
     def touch(self) -> None:
         """Note that progress has news; it goes with each reader's next batch."""

@@ -62,6 +62,8 @@ class ReaderSpec:
     """The longest that progress is withheld from a reader that lags (`X-Buffer-Timeout`)."""
     batch_bytes: int = attrs.field(default=65_536, validator=validators.gt(0))
     """What one batch may hold (`X-Max-Memory-Per-Connection`); a single event may pass it."""
+    batch_events: float = attrs.field(default=inf, validator=validators.gt(0))
+    """Logged events in one batch, where that is less than `MeshLimits.max_batch_events`."""
     coder_bytes: int = attrs.field(default=0, validator=validators.ge(0))
     """What of the connection's memory its content coding holds, beside the batch."""
     strategy: OverflowStrategy = "block"

@@ -22,6 +22,7 @@ import trio
 
 from eventmesh_trio.abc import JobCounts, Publisher
 from eventmesh_trio.errors import EventMeshError
+from eventmesh_trio.pipeline.fetching.retry import RetryLimits
 from eventmesh_trio.pipeline.frontier import Errand, Frontier
 from eventmesh_trio.pipeline.gauge import StageGauge
 from eventmesh_trio.pipeline.reading import ReadingLimits
@@ -32,7 +33,6 @@ from eventmesh_trio.pipeline.report import (
     run_error_event,
     summary_event,
 )
-from eventmesh_trio.pipeline.retry import RetryLimits
 from eventmesh_trio.pipeline.stages import CrawlPorts, Parcel, Stages
 from eventmesh_trio.pipeline.stopwatch import Stopwatch
 from eventmesh_trio.pipeline.tally import Tally

@@ -1,8 +1,9 @@
 """The deep search: a provider is asked, and what it found is crawled, result by result.
 
 The crawl is a `CrawlJob` of the hits, with results of another look; so exactly-once, pause, cancel
-and deadlines are its own. The search before it is one step: the provider's answer is published and
-taken over without a checkpoint between them, or it is asked again by the next call of `work`.
+and deadlines are its own. The search before it is one step: cancelled before its answer came it is
+made again by the next call of `work`; an answer is kept, and published and taken over without a
+checkpoint between the two.
 """
 
 from collections.abc import Callable, Sequence
@@ -92,7 +93,8 @@ class DeepSearchJob:
         self._limits = limits
         self._wall_time = wall_time
         self._stopwatch = Stopwatch()
-        self._hits: tuple[SearchHit, ...] | None = None
+        self._answer: tuple[SearchHit, ...] | None = None  # of the provider, told or not
+        self._hits: tuple[SearchHit, ...] | None = None  # that were told
         self._closed = False
         self._crawl = self._crawl_of(())
         self.first_answer = FirstAnswer()
@@ -173,11 +175,13 @@ class DeepSearchJob:
 
     async def _search(self, publisher: Publisher) -> None:
         request = self._request
-        hits = tuple(
-            await self._provider.search(
-                request.query, request.limit, country=request.country, locale=request.locale
+        if self._answer is None:
+            self._answer = tuple(
+                await self._provider.search(
+                    request.query, request.limit, country=request.country, locale=request.locale
+                )
             )
-        )
+        hits = self._answer
         crawl = self._crawl_of(hits if request.include_content else ())
         # The provider has served: what is still to come waits for readers, not for it.
         self.first_answer.settle()

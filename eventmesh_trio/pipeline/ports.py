@@ -7,10 +7,10 @@ from typing import Protocol, TypeAlias
 import attrs
 
 from eventmesh_trio.abc import Cache, Extractor, Page, Renderer, SharedExtractor, Validators
-from eventmesh_trio.pipeline.cache_flights import Flights
-from eventmesh_trio.pipeline.cache_limits import CacheLimits
+from eventmesh_trio.pipeline.caching.flights import Flights
+from eventmesh_trio.pipeline.caching.limits import CacheLimits
 from eventmesh_trio.pipeline.gate import GateDecision
-from eventmesh_trio.pipeline.guard import AddressPolicy
+from eventmesh_trio.pipeline.network.guard import AddressPolicy
 from eventmesh_trio.pipeline.reading import RenderOutcome
 from eventmesh_trio.wire.requests import CrawlOptions
 from eventmesh_trio.wire.urls import URL
@@ -40,7 +40,7 @@ class HopFetcher(Protocol):
 
 
 class Turns(Protocol):
-    """What a crawl asks of `eventmesh_trio.pipeline.politeness.Politeness`."""
+    """What a crawl asks of `eventmesh_trio.pipeline.manners.politeness.Politeness`."""
 
     async def check(self, url: URL, options: CrawlOptions) -> None:
         """Return if the URL may be fetched; gets the host's robots.txt first where it must.

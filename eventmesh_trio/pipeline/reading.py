@@ -17,8 +17,8 @@ import trio
 
 from eventmesh_trio.abc import Extraction, Page, Renderer, Validators
 from eventmesh_trio.errors import FetchTimeout, HTTPStatusError, PageError, RenderFailure, bare
-from eventmesh_trio.pipeline.content_types import is_html
 from eventmesh_trio.pipeline.extract.features import EMPTY_MOUNT
+from eventmesh_trio.pipeline.fetching.content_types import is_html
 from eventmesh_trio.wire.requests import CrawlOptions, ExtractMode
 from eventmesh_trio.wire.urls import URL
 

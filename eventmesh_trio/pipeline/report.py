@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from eventmesh_trio.abc import CacheEntry, Extraction, Page
 from eventmesh_trio.errors import EventMeshError, HTTPStatusError
-from eventmesh_trio.pipeline.retry import parse_retry_after
+from eventmesh_trio.pipeline.fetching.retry import parse_retry_after
 from eventmesh_trio.pipeline.tally import Tally
 from eventmesh_trio.wire.errors import error_info
 from eventmesh_trio.wire.events import (

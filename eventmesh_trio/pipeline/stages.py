@@ -16,8 +16,9 @@ import trio
 
 from eventmesh_trio.abc import CacheEntry, Page, Validators
 from eventmesh_trio.errors import EventMeshError, FetchTimeout, InternalError, PageError, bare
-from eventmesh_trio.pipeline.cache_freshness import is_confirmation
-from eventmesh_trio.pipeline.cache_shelf import Shelf, store_key
+from eventmesh_trio.pipeline.caching.freshness import is_confirmation
+from eventmesh_trio.pipeline.caching.shelf import Shelf, store_key
+from eventmesh_trio.pipeline.fetching.retry import RetryLimits, fetch_with_retries
 from eventmesh_trio.pipeline.frontier import Errand
 from eventmesh_trio.pipeline.ports import BeforeHop, CrawlPorts, HopFetcher, Meter, Turn, Turns
 from eventmesh_trio.pipeline.reading import (
@@ -29,7 +30,6 @@ from eventmesh_trio.pipeline.reading import (
     read_page,
 )
 from eventmesh_trio.pipeline.report import Outcome, refusal_of
-from eventmesh_trio.pipeline.retry import RetryLimits, fetch_with_retries
 from eventmesh_trio.wire.requests import CrawlOptions
 from eventmesh_trio.wire.urls import URL, cache_key, parse_url
 
@@ -59,6 +59,17 @@ class Parcel:
     attempts: int
     seconds: float  # that the fetch took
     seconds_left: float  # of the URL's time
+    came_at: float  # seconds since the epoch; it may wait for long before it is read
+
+
+@attrs.frozen
+class _Fetched:
+    """What a fetch brought; ``confirms``: a 304, about the document that is kept."""
+
+    page: Page
+    confirms: bool
+    attempts: int
+    seconds_left: float  # of the URL's time
 
 
 @attrs.define(eq=False)
@@ -75,13 +86,17 @@ class _TimedFetcher:
     _run: str
     _validators: Validators | None = None
     attempts: int = attrs.field(default=0, init=False)
+    is_confirmation: bool = attrs.field(default=False, init=False)
+    """Whether the page is a 304 that was asked for, and about the version that we have."""
 
     async def fetch(self, url: str, options: CrawlOptions) -> Page:
         page = await self._fetch(url, options)
         validators = self._validators
-        if page.status == 304 and validators and not is_confirmation(page, validators):
-            self._validators = None  # it is about another version than ours: get the page itself
-            page = await self._fetch(url, options)
+        if validators is not None and page.status == 304:
+            self.is_confirmation = is_confirmation(page, validators)
+            if not self.is_confirmation:
+                self._validators = None  # it is about another version: get the page itself
+                page = await self._fetch(url, options)
         return page
 
     async def _fetch(self, url: str, options: CrawlOptions) -> Page:
@@ -138,10 +153,13 @@ class Stages:
     _request_id: str
     _received: Callable[[int], None]
     _wall_time: Callable[[], float]
+    _contain: Callable[[BaseException, Errand, str], EventMeshError] = attrs.field(init=False)
     shelf: Shelf = attrs.field(init=False)
     """What the run has to do with the cache."""
 
     def __attrs_post_init__(self) -> None:
+        # No method of ours: the shelf would hold us, and what is over is freed at once.
+        self._contain = partial(_contain, self._request_id)
         self.shelf = Shelf(self._ports, self._options, self._contain, self._wall_time)
 
     async def bring(self, errand: Errand) -> Parcel | Outcome:
@@ -158,26 +176,33 @@ class Stages:
             self.shelf.land(errand, found)
             self.shelf.finish(errand)
             return self._hit(errand, found, began, ("cache",))
-        page: Page | None = None
-        attempts: int | None = None
-        seconds_left = 0.0
+        fetched: _Fetched | None = None
         error: EventMeshError | None = None
         try:
-            page, attempts, seconds_left = await self._fetch(errand, found)
-            if found is not None and page.status == 304:
-                fresher = await self.shelf.confirm(errand, found, page)
+            fetched = await self._fetch(errand, found)
+            if found is not None and fetched.confirms:
+                fresher = await self.shelf.confirm(errand, found, fetched.page)
                 return self._hit(errand, fresher, began, ("cache", "fetch"))
-            error = refusal_of(page, now=self._wall_time())
+            error = refusal_of(fetched.page, now=self._wall_time())
         except (Exception, BaseExceptionGroup) as failure:
             error = self._contain(failure, errand, "fetch")
         seconds = trio.current_time() - began
+        page = fetched.page if fetched else None
         if error is not None:
-            self._explain(error, attempts)
+            self._explain(error, fetched.attempts if fetched else None)
             if found is not None and page is not None and page.status in _GONE:
                 await self.shelf.forget(errand)
-        elif page is not None and attempts is not None:
+        elif fetched is not None:
             self.shelf.await_reading(errand)
-            return Parcel(errand, self._wire_key(errand), page, attempts, seconds, seconds_left)
+            return Parcel(
+                errand,
+                self._wire_key(errand),
+                fetched.page,
+                fetched.attempts,
+                seconds,
+                fetched.seconds_left,
+                self._wall_time(),
+            )
         self.shelf.finish(errand)
         return Outcome(
             cache_key=self._wire_key(errand),
@@ -220,7 +245,8 @@ class Stages:
                 received=self._received,
             )
             page = reading.page
-            entry = self.shelf.entry_of(reading)
+            came_at = parcel.came_at if page is parcel.page else self._wall_time()
+            entry = self.shelf.entry_of(reading, came_at)
         except (Exception, BaseExceptionGroup) as failure:
             reading = None
             error = self._contain(failure, parcel.errand, "extraction")
@@ -244,8 +270,8 @@ class Stages:
             entry=entry,
         )
 
-    async def _fetch(self, errand: Errand, known: CacheEntry | None) -> tuple[Page, int, float]:
-        """The page, or a 304 about ``known``; the attempts; the seconds left of the URL's time.
+    async def _fetch(self, errand: Errand, known: CacheEntry | None) -> _Fetched:
+        """The page, or a 304 about ``known``.
 
         Raises: PageError; `FetchTimeout` when that time is up.
         """
@@ -261,7 +287,8 @@ class Stages:
             page = await fetch_with_retries(
                 fetcher, errand.href, options, limits=self._retry, on_attempt=fetcher.note
             )
-            return page, fetcher.attempts, scope.deadline - trio.current_time()
+            left = scope.deadline - trio.current_time()
+            return _Fetched(page, fetcher.is_confirmation, fetcher.attempts, left)
         raise FetchTimeout(
             f"no page within {options.timeout_seconds:g} seconds",
             context={"attempt_number": fetcher.attempts},
@@ -287,29 +314,30 @@ class Stages:
     def _wire_key(self, errand: Errand) -> str:
         return cache_key(parse_url(errand.href), self._options.extraction_key)
 
-    def _contain(self, failure: BaseException, errand: Errand, stage: str) -> EventMeshError:
-        """What the client is told of a failure; a bug is logged.
 
-        Of a group only the exceptions are contained: a cancellation or an interrupt that came at
-        the same moment goes on its way.
-        """
-        if isinstance(failure, PageError):
-            return bare(failure)
-        others: BaseException | None = None
-        if isinstance(failure, BaseExceptionGroup):
-            bugs, others = failure.split(Exception)
-            if bugs is None:
-                raise failure
-        _logger.error(
-            "a URL could not be handled",
-            url=errand.href,
-            stage=stage,
-            request_id=self._request_id,
-            exc_info=failure,
-        )
-        if others is not None:
-            raise others
-        return InternalError("the server failed to handle this URL; its log says why")
+def _contain(request_id: str, failure: BaseException, errand: Errand, stage: str) -> EventMeshError:
+    """What the client is told of a failure; a bug is logged.
+
+    Of a group only the exceptions are contained: a cancellation or an interrupt that came at
+    the same moment goes on its way.
+    """
+    if isinstance(failure, PageError):
+        return bare(failure)
+    others: BaseException | None = None
+    if isinstance(failure, BaseExceptionGroup):
+        bugs, others = failure.split(Exception)
+        if bugs is None:
+            raise failure
+    _logger.error(
+        "a URL could not be handled",
+        url=errand.href,
+        stage=stage,
+        request_id=request_id,
+        exc_info=failure,
+    )
+    if others is not None:
+        raise others
+    return InternalError("the server failed to handle this URL; its log says why")
 
 
 def _type_of(error: EventMeshError | None) -> str:

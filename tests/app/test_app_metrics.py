@@ -22,8 +22,8 @@ from eventmesh_trio.app.observability import EVICTIONS, OUTCOMES, REFUSALS
 from eventmesh_trio.mesh.census import Census
 from eventmesh_trio.pipeline.gate import GateDecision
 from eventmesh_trio.pipeline.reading import RenderOutcome
-from eventmesh_trio.pipeline.search import OUTCOMES as SEARCH_OUTCOMES
-from eventmesh_trio.pipeline.search_limits import PROVIDERS
+from eventmesh_trio.pipeline.searching.limits import PROVIDERS
+from eventmesh_trio.pipeline.searching.search import OUTCOMES as SEARCH_OUTCOMES
 from tests.helpers.origin import Origin
 from tests.helpers.raw import WebSocketClient, get_json, open_crawl, tag_of
 from tests.helpers.servers import ServerProcess, open_server

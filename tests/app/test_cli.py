@@ -76,6 +76,18 @@ def test_wrong_usage_is_exit_code_2_and_one_clear_line(arguments: list[str]):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["crawl", "search", "explain"])
+def test_a_browser_that_cannot_be_used_is_exit_code_2_and_one_clear_line(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    done = run(command, "https://example.org/", "--browser", "http://192.0.2.1:9222")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "render.browser is at 192.0.2.1: it must be on this machine" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []  # who only looks into a store makes none
+
+
 def test_a_list_that_is_no_text_and_an_output_that_cannot_be_written_are_exit_code_2(
     tmp_path: Path,
 ):
@@ -232,6 +244,16 @@ def test_an_address_that_others_can_reach_is_refused_with_the_reason():
     assert done.returncode == 1
     assert "no authentication" in done.stderr
     assert "--insecure-bind" in done.stderr
+
+
+def test_a_key_file_that_is_not_there_is_one_clear_line(tmp_path: Path):
+    done = run(
+        *("serve", "--bind", "127.0.0.1:0", "--store", "memory:"),
+        *("--set", "search.provider=brave", "--set", f"search.brave_key_file={tmp_path}/none"),
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"Error: search.brave_key_file: {tmp_path}/none: No such file or directory
+"
 
 
 def test_a_port_in_use_is_one_clear_line(native_server):

@@ -7,8 +7,8 @@ from trio.testing import MockClock
 
 from eventmesh_trio.abc import Page
 from eventmesh_trio.errors import NetworkFailure, PageError, RobotsDenied
-from eventmesh_trio.pipeline.politeness import Politeness
-from eventmesh_trio.pipeline.robots import RobotsCache
+from eventmesh_trio.pipeline.manners.politeness import Politeness
+from eventmesh_trio.pipeline.manners.robots import RobotsCache
 from eventmesh_trio.testing import FakeExtractor, FakeFetcher, make_page
 from eventmesh_trio.wire.events import Start
 from eventmesh_trio.wire.requests import CrawlOptions

@@ -26,10 +26,10 @@ from eventmesh_trio.errors import (
     TooLarge,
     TooManyRedirects,
 )
-from eventmesh_trio.pipeline.fetch import HTTPFetcher, open_fetcher
-from eventmesh_trio.pipeline.guard import AddressPolicy, IPAddress
-from eventmesh_trio.pipeline.resolver import SystemResolver, open_resolver
-from eventmesh_trio.pipeline.stub_resolver import StubResolver
+from eventmesh_trio.pipeline.fetching.fetch import HTTPFetcher, open_fetcher
+from eventmesh_trio.pipeline.network.guard import AddressPolicy, IPAddress
+from eventmesh_trio.pipeline.network.resolver import SystemResolver, open_resolver
+from eventmesh_trio.pipeline.network.stub_resolver import StubResolver
 from eventmesh_trio.wire.requests import CrawlOptions
 from tests.helpers.origin import open_origin
 from tests.helpers.settled import certificates, settled, shows

@@ -8,8 +8,8 @@ import trio
 from trio.testing import memory_stream_pair
 
 from eventmesh_trio.errors import BlockedAddress, ConfigError
-from eventmesh_trio.pipeline.fetch import open_fetcher
-from eventmesh_trio.pipeline.guard import IPAddress
+from eventmesh_trio.pipeline.fetching.fetch import open_fetcher
+from eventmesh_trio.pipeline.network.guard import IPAddress
 from eventmesh_trio.wire.requests import CrawlOptions
 from tests.helpers.settled import certificates, settled, shows
 

@@ -8,7 +8,7 @@ from trio.testing import MockClock
 from eventmesh_trio.abc import Page
 from eventmesh_trio.app.lifespan import open_mesh
 from eventmesh_trio.errors import CircuitOpen
-from eventmesh_trio.pipeline.politeness import Politeness
+from eventmesh_trio.pipeline.manners.politeness import Politeness
 from eventmesh_trio.testing import make_page
 from eventmesh_trio.wire.requests import CrawlOptions
 from eventmesh_trio.wire.urls import parse_url

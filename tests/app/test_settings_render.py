@@ -18,8 +18,8 @@ from eventmesh_trio.errors import (
     TooLarge,
     TooManyRedirects,
 )
-from eventmesh_trio.pipeline.browser_program import find_browser
-from eventmesh_trio.pipeline.render import BrowserRenderer
+from eventmesh_trio.pipeline.rendering.browser_program import find_browser
+from eventmesh_trio.pipeline.rendering.render import BrowserRenderer
 from eventmesh_trio.wire.requests import CrawlOptions
 from tests.helpers.render_site import Reply, open_site
 from tests.helpers.rendering import (

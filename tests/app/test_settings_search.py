@@ -255,6 +255,11 @@ def test_config_show_tells_that_there_is_a_key_and_not_which(style: str, tmp_pat
     assert str(file) in text
 
 
+def test_what_is_shown_for_a_key_is_not_taken_for_one() -> None:
+    with pytest.raises(ConfigError, match="not shown"):
+        settle(overrides={"search.provider": "brave", "search.brave_key": "(secret)"})
+
+
 def test_a_key_in_the_environment_is_read_and_shown_nowhere() -> None:
     config = load_config(
         environ={"EVENTMESH_SEARCH__PROVIDER": "brave", "EVENTMESH_SEARCH__BRAVE_KEY": f" {KEY}\n"}

@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from eventmesh_trio.abc import Page
 from eventmesh_trio.app.lifespan import open_mesh
 from eventmesh_trio.errors import ParseFailure
-from eventmesh_trio.pipeline.workers import WorkerPool
+from eventmesh_trio.pipeline.workers.pool import WorkerPool
 from eventmesh_trio.testing import make_page
 from tests.helpers.settled import settled, shows
 
@@ -44,7 +44,11 @@ def workers() -> set[int]:
     for task in Path("/proc/self/task").iterdir():
         with suppress(FileNotFoundError):
             found.update(map(int, (task / "children").read_text().split()))
-    return {pid for pid in found if b"pipeline.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    return {
+        pid
+        for pid in found
+        if b"pipeline.workers.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    }
 
 
 @shows("workers.workers")

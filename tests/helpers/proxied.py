@@ -11,10 +11,10 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import memory_stream_pair
 
-from eventmesh_trio.pipeline.dial import GuardedBackend
-from eventmesh_trio.pipeline.fetch_limits import FetchLimits
-from eventmesh_trio.pipeline.guard import AddressPolicy, IPAddress
-from eventmesh_trio.pipeline.proxy import CheckingProxy, Passage, ProxyLimits
+from eventmesh_trio.pipeline.network.dial import GuardedBackend
+from eventmesh_trio.pipeline.network.guard import AddressPolicy, IPAddress
+from eventmesh_trio.pipeline.network.limits import FetchLimits
+from eventmesh_trio.pipeline.network.proxy import CheckingProxy, Passage, ProxyLimits
 
 PUBLIC = "93.184.216.34"
 CRLF = b"\r\n\r\n"

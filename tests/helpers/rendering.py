@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import trio
 
-from eventmesh_trio.pipeline.browser import FOLDER_PREFIX
-from eventmesh_trio.pipeline.fetch import open_fetcher
-from eventmesh_trio.pipeline.guard import AddressPolicy
-from eventmesh_trio.pipeline.proxy import open_proxy
-from eventmesh_trio.pipeline.render import BrowserRenderer, open_renderer
-from eventmesh_trio.pipeline.render_limits import RenderLimits
+from eventmesh_trio.pipeline.fetching.fetch import open_fetcher
+from eventmesh_trio.pipeline.network.guard import AddressPolicy
+from eventmesh_trio.pipeline.network.proxy import open_proxy
+from eventmesh_trio.pipeline.rendering.browser import FOLDER_PREFIX
+from eventmesh_trio.pipeline.rendering.limits import RenderLimits
+from eventmesh_trio.pipeline.rendering.render import BrowserRenderer, open_renderer
 from tests.helpers.programs import require_program
 from tests.helpers.servers import descendants, is_running
 

@@ -113,7 +113,7 @@ class World:
         """What the program makes of a reader with these tuning fields (``x_buffer_size="9"``)."""
         sent = {name.replace("_", "-").encode(): value.encode() for name, value in wishes.items()}
         return self.mesh.reader_spec(
-            parse_wishes(sent.get, self.config.stream.bounds(protocol)),
+            parse_wishes(sent.get, self.config.stream.buffer),
             protocol=protocol,
             encoder_for=lambda _: HTTPEncoder("ndjson"),
             until="idle" if request_id is None else "run",

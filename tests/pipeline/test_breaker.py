@@ -26,16 +26,16 @@ from eventmesh_trio.errors import (
     TooLarge,
     UnsupportedContent,
 )
-from eventmesh_trio.pipeline.breaker import (
+from eventmesh_trio.pipeline.fetching.fetch import HTTPFetcher, open_fetcher
+from eventmesh_trio.pipeline.fetching.retry import fetch_with_retries
+from eventmesh_trio.pipeline.network.breaker import (
     BreakerLimits,
     CircuitBreaker,
     CircuitState,
     origin_of,
 )
-from eventmesh_trio.pipeline.fetch import HTTPFetcher, open_fetcher
-from eventmesh_trio.pipeline.fetch_limits import FetchLimits
-from eventmesh_trio.pipeline.guard import AddressPolicy
-from eventmesh_trio.pipeline.retry import fetch_with_retries
+from eventmesh_trio.pipeline.network.guard import AddressPolicy
+from eventmesh_trio.pipeline.network.limits import FetchLimits
 from eventmesh_trio.wire.requests import CrawlOptions
 from eventmesh_trio.wire.urls import parse_url
 

@@ -6,8 +6,8 @@ import trio
 from msgspec import structs
 
 from eventmesh_trio.abc import CacheEntry
-from eventmesh_trio.pipeline.cache import CacheLimits, MemoryCache
-from eventmesh_trio.pipeline.cache_store import StoreStatistics
+from eventmesh_trio.pipeline.caching.cache import CacheLimits, MemoryCache
+from eventmesh_trio.pipeline.caching.store import StoreStatistics
 from eventmesh_trio.wire.events import Image, Link
 from eventmesh_trio.wire.requests import CacheMode
 from tests.helpers.entries import WallClock, make_entry, text_of

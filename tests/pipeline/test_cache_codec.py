@@ -15,7 +15,7 @@ from eventmesh_trio.abc import (
     GateFeatures,
     Validators,
 )
-from eventmesh_trio.pipeline.cache_codec import EntryCodec, UnreadableEntry
+from eventmesh_trio.pipeline.caching.codec import EntryCodec, UnreadableEntry
 from eventmesh_trio.wire.events import Document, Image, Link
 from tests.helpers.entries import make_entry
 

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from eventmesh_trio.abc import CacheEntry
-from eventmesh_trio.pipeline.cache_flights import Flight, Flights
+from eventmesh_trio.pipeline.caching.flights import Flight, Flights
 from tests.helpers.entries import make_entry
 
 

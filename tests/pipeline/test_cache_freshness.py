@@ -1,5 +1,6 @@
 """How long a response may be used, as RFC 9111 has it."""
 
+import time
 from email.utils import formatdate
 
 import attrs
@@ -8,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventmesh_trio.abc import Fields, Page, Validators
-from eventmesh_trio.pipeline.cache_freshness import (
+from eventmesh_trio.pipeline.caching.freshness import (
     confirmed,
     entry_of,
     freshness_of,
     is_confirmation,
     may_be_kept,
 )
-from eventmesh_trio.pipeline.cache_limits import CacheLimits
+from eventmesh_trio.pipeline.caching.limits import CacheLimits
 from eventmesh_trio.testing import make_extraction, make_page
 from tests.helpers.entries import EPOCH as NOW
 
@@ -86,6 +87,7 @@ def seconds(*lines: str, limits: CacheLimits = LIMITS) -> float:
         (["Expires: 0"], 0),
         (["Expires: -1"], 0),
         (["Expires: Thu, 01 Dec 99999 16:00:00 GMT"], 0),
+        ([f"Expires: {at(90)}", f"Expires: {at(900)}"], 90),
         ([f"Expires: {at(90)}", "Cache-Control: max-age=60"], 60),
         ([f"Expires: {at(90)}", "Cache-Control: max-age=nonsense"], 0),
         # an origin whose clock is wrong: its own dates are compared (4.2.1)
@@ -93,6 +95,7 @@ def seconds(*lines: str, limits: CacheLimits = LIMITS) -> float:
         # age (4.2.3)
         (["Cache-Control: max-age=60", "Age: 20"], 40),
         (["Cache-Control: max-age=60", "Age: 100"], 0),
+        (["Cache-Control: max-age=60", "Age: 20, 50"], 40),
         (["Cache-Control: max-age=60", "Age: nonsense"], 60),
         (["Cache-Control: max-age=60", f"Date: {at(-25)}"], 35),
         (["Cache-Control: max-age=60", f"Date: {at(-25)}", "Age: 10"], 35),
@@ -113,6 +116,16 @@ def test_a_response_is_fresh_for_as_long_as_it_says(lines: list[str], expected: 
     assert seconds(*lines) == pytest.approx(expected, abs=1e-3)
 
 
+def test_a_date_without_a_zone_is_of_gmt_wherever_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert seconds("Expires: Tue Nov 14 22:14:50 2023") == pytest.approx(90)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 @pytest.mark.parametrize(
     ("lines", "kept"),
     [
@@ -128,6 +141,9 @@ def test_a_response_is_fresh_for_as_long_as_it_says(lines: list[str], expected: 
         (["Cache-Control: no-storey"], True),
         (["Cache-Control: no-store, must-understand"], True),
         (["Cache-Control: private, must-understand"], False),
+        # a quote that nothing closes hides nothing
+        (['Cache-Control: x="open, no-store'], False),
+        (['Cache-Control: x="\\", private'], False),
     ],
 )
 def test_what_an_origin_forbids_is_not_kept(lines: list[str], kept: bool) -> None:
@@ -136,6 +152,37 @@ def test_what_an_origin_forbids_is_not_kept(lines: list[str], kept: bool) -> Non
 
 def test_a_status_that_is_not_understood_is_not_kept_although_it_must_be_understood() -> None:
     assert not may_be_kept(299, fields("Cache-Control: no-store, must-understand"))
+
+
+@pytest.mark.parametrize(
+    ("status", "line", "kept"),
+    [
+        (203, "ETag: x", True),
+        (202, "ETag: x", False),  # "not yet" is no document
+        (202, "Cache-Control: max-age=5", True),
+        (202, "Cache-Control: public", True),
+        (202, f"Expires: {at(5)}", True),
+        (206, "Cache-Control: max-age=5", False),  # a part (3.3)
+    ],
+)
+def test_a_status_is_kept_where_it_is_a_document_or_says_so(
+    status: int, line: str, kept: bool
+) -> None:
+    assert may_be_kept(status, fields(line)) is kept
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "a ", '"', '"\\', 'a="', "=", ",", 'a="b",', "\\", '"a'], ids=repr
+)
+def test_a_field_of_any_length_is_read_in_no_time(piece: str) -> None:
+    hostile = [
+        (b"cache-control", f"{piece * (60_000 // len(piece))}{end}".encode()) for end in '"a'
+    ]
+    began = time.perf_counter()
+    for one in hostile:
+        may_be_kept(200, [one])
+        freshness_of([one], NOW, LIMITS)
+    assert time.perf_counter() - began < 1
 
 
 def test_the_operators_limits_hold_whatever_the_origin_says() -> None:

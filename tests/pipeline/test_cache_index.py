@@ -10,10 +10,11 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventmesh_trio.pipeline.cache_index import snippets, terms_of
-from eventmesh_trio.pipeline.cache_limits import CacheLimits
-from eventmesh_trio.pipeline.cache_opening import open_store
-from eventmesh_trio.pipeline.cache_store import Store
+from eventmesh_trio.pipeline.caching.index import snippets, terms_of
+from eventmesh_trio.pipeline.caching.limits import CacheLimits
+from eventmesh_trio.pipeline.caching.memory import MemoryStore
+from eventmesh_trio.pipeline.caching.opening import open_store
+from eventmesh_trio.pipeline.caching.store import Store
 from eventmesh_trio.wire.events import SearchHit
 from tests.helpers.entries import make_entry, text_of
 
@@ -169,6 +170,24 @@ async def test_a_search_can_be_cancelled_and_the_next_one_works(kind: str, tmp_p
                 await store.search("alpha b1 b2 b3", 50)
         assert len(await store.search("alpha b1", 50)) == 50
         assert store.statistics().failures == 0
+
+
+@pytest.mark.parametrize("ticks", range(8))
+async def test_a_search_that_is_cancelled_leaves_nothing_in_the_index_for_good(ticks: int) -> None:
+    store = MemoryStore()
+    for number in range(3):
+        await store.put(f"k{number}", make_entry("alpha", f"http://e.org/{number}"))
+    assert len(await store.search("alpha", 5)) == 3
+    await store.delete("k1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.search, "alpha", 5)
+        for _ in range(ticks):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert len(await store.search("alpha", 5)) == 2
+    assert store._index is not None
+    assert store._index.execute("SELECT count(*) FROM words_docsize").fetchall() == [(2,)]
+    await store.aclose()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,11 +18,11 @@ import attrs
 import pytest
 import trio
 
-from eventmesh_trio.pipeline.cache_codec import VERSION
-from eventmesh_trio.pipeline.cache_file import Change, StoreFile, Unusable
-from eventmesh_trio.pipeline.cache_limits import CacheLimits
-from eventmesh_trio.pipeline.cache_opening import open_store, user_store
-from eventmesh_trio.pipeline.cache_sqlite import open_sqlite_store
+from eventmesh_trio.pipeline.caching.codec import VERSION
+from eventmesh_trio.pipeline.caching.file import Change, StoreFile, Unusable
+from eventmesh_trio.pipeline.caching.limits import CacheLimits
+from eventmesh_trio.pipeline.caching.opening import open_store, user_store
+from eventmesh_trio.pipeline.caching.sqlite import open_sqlite_store
 from tests.helpers.entries import WallClock, make_entry, text_of
 from tests.helpers.programs import CHECKOUT
 
@@ -243,6 +243,38 @@ async def test_a_broken_file_that_another_uses_stays_and_memory_stands_in(path: 
     assert not Path(f"{path}.broken").exists()
 
 
+async def test_a_broken_file_that_has_to_stay_where_it_is_cannot_be_searched(path: Path) -> None:
+    write(path, *(words(number) for number in range(50)))
+    size = path.stat().st_size
+    other = StoreFile(path, CacheLimits())
+    async with open_sqlite_store(path) as store:
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * (size - 4096))
+        for number in range(50):
+            await store.get(f"k{number}")
+            await store.put(f"n{number}", make_entry())
+        await store.flush()
+        assert "another process uses it" in str(store.statistics().trouble)
+        with pytest.raises(Unsearchable, match="another process uses it"):
+            await store.search("text", 5)
+        assert await store.get("k0") is None
+    other.close()
+
+
+async def test_a_confirmation_of_an_older_document_does_not_replace_a_newer_one_that_waits(
+    path: Path,
+) -> None:
+    async with open_sqlite_store(path) as store:
+        await store.put("a", make_entry("new"))
+        await store.refresh("a", make_entry("old", fresh_until=5.0))
+        await store.flush()
+        kept = await store.get("a")
+        assert text_of(kept) == "new"
+        assert kept is not None
+        assert kept.fresh_until == 5.0
+
+
 async def test_a_store_of_other_tables_is_begun_anew(path: Path) -> None:
     write(path, "a")
     with sqlite3.connect(path) as connection:
@@ -370,8 +402,8 @@ async def test_a_store_that_finds_no_room_to_begin_leaves_memory(path: Path) -> 
 WRITER = """
 import sys, trio
 from pathlib import Path
-from eventmesh_trio.pipeline.cache_limits import CacheLimits
-from eventmesh_trio.pipeline.cache_sqlite import open_sqlite_store
+from eventmesh_trio.pipeline.caching.limits import CacheLimits
+from eventmesh_trio.pipeline.caching.sqlite import open_sqlite_store
 from tests.helpers.entries import make_entry
 async def main(path, name, count):
     async with open_sqlite_store(Path(path), CacheLimits()) as store:
@@ -448,7 +480,8 @@ async def test_a_closed_store_has_nothing_and_keeps_nothing(path: Path) -> None:
     await store.flush()
     assert await store.get("a") is None
     assert await store.get("b") is None
-    assert await store.search("text", 5) == ()
+    with pytest.raises(Unsearchable, match="closed"):  # that nothing was found would be no answer
+        await store.search("text", 5)
     assert store.statistics().trouble == "the store is closed"
 
 

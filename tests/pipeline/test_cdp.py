@@ -11,15 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import memory_stream_one_way_pair, wait_all_tasks_blocked
 
-from eventmesh_trio.pipeline.cdp import CDPConnection, CDPLimits, open_cdp
-from eventmesh_trio.pipeline.cdp_messages import (
+from eventmesh_trio.pipeline.rendering.cdp import CDPConnection, CDPLimits, open_cdp
+from eventmesh_trio.pipeline.rendering.cdp_messages import (
     AnswerTooLarge,
     CommandFailed,
     CommandTimeout,
     ConnectionLost,
     SessionClosed,
 )
-from eventmesh_trio.pipeline.cdp_transports import MessageTooLarge, PipeTransport, TransportLost
+from eventmesh_trio.pipeline.rendering.cdp_transports import (
+    MessageTooLarge,
+    PipeTransport,
+    TransportLost,
+)
 
 
 class Peer:

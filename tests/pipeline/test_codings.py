@@ -14,7 +14,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eventmesh_trio.errors import NetworkFailure, TooLarge, UnsupportedContent
-from eventmesh_trio.pipeline.codings import MAX_CODINGS, MAX_MEMBERS, BodyDecoder, parse_codings
+from eventmesh_trio.pipeline.fetching.codings import (
+    MAX_CODINGS,
+    MAX_MEMBERS,
+    BodyDecoder,
+    parse_codings,
+)
 
 MIB = 1024 * 1024
 Encode = Callable[[bytes], bytes]

@@ -19,9 +19,9 @@ from eventmesh_trio.errors import (
     PipelineFailure,
     RobotsDenied,
 )
-from eventmesh_trio.pipeline.cache import MemoryCache
+from eventmesh_trio.pipeline.caching.cache import MemoryCache
 from eventmesh_trio.pipeline.crawl import CrawlJob, CrawlLimits, CrawlPorts
-from eventmesh_trio.pipeline.retry import RetryLimits
+from eventmesh_trio.pipeline.fetching.retry import RetryLimits
 from eventmesh_trio.testing import (
     FakeExtractor,
     FakeFetcher,

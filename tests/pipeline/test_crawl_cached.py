@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from eventmesh_trio.abc import CacheEntry, Page, Validators
 from eventmesh_trio.errors import NetworkFailure, ParseFailure
-from eventmesh_trio.pipeline.cache import CacheLimits, MemoryCache
+from eventmesh_trio.pipeline.caching.cache import CacheLimits, MemoryCache
 from eventmesh_trio.pipeline.crawl import CrawlJob, CrawlPorts
 from eventmesh_trio.testing import (
     FakeExtractor,
@@ -164,6 +164,46 @@ async def test_a_304_that_nobody_asked_for_is_an_error() -> None:
     page = await server.crawl()
     assert page.error is not None
     assert (page.status, page.error.type) == (304, "http_error")
+
+
+@pytest.mark.parametrize("etag", [None, '"1"'])
+async def test_a_304_that_is_about_nothing_of_ours_confirms_nothing(etag: str | None) -> None:
+    fields = [("Cache-Control", "max-age=1"), *([("ETag", etag)] if etag else [])]
+    server = Server(FakeFetcher(answer_with("old", *fields)))
+    await server.crawl()
+    server.clock.now += 2
+    # Nobody asked whether it has changed, or the answer is about another version, again and again.
+    server.fetcher.answer = answer_with("", ("ETag", '"9"'), status=304)
+    page = await server.crawl()
+    assert page.error is not None
+    assert (page.from_cache, page.status, page.error.type) == (False, 304, "http_error")
+    assert server.cache.statistics().revalidated == 0
+
+
+@pytest.mark.parametrize("control", ["private, max-age=60", "no-store"])
+async def test_a_confirmation_that_forbids_to_keep_the_document_is_obeyed(control: str) -> None:
+    server = Server(
+        FakeFetcher(answer_with("text", ("ETag", '"1"'), ("Cache-Control", "no-cache")))
+    )
+    await server.crawl()
+    server.fetcher.answer = answer_with("", ("Cache-Control", control), status=304)
+    assert (await server.crawl()).from_cache
+    assert server.cache.statistics().store.entries == 0
+
+
+async def test_a_page_is_as_old_as_it_is_however_long_it_waited_to_be_read() -> None:
+    def read(page: Page) -> Any:
+        server.clock.now += 50
+        return make_extraction(page)
+
+    server = Server(
+        FakeFetcher(answer_with("text", ("Cache-Control", "max-age=60"))), FakeExtractor(read)
+    )
+    await server.crawl()
+    server.clock.now += 9
+    assert (await server.crawl()).from_cache
+    server.clock.now += 2
+    assert not (await server.crawl()).from_cache
 
 
 async def test_where_redirects_led_is_told_by_a_hit_too() -> None:

@@ -17,7 +17,7 @@ from eventmesh_trio.errors import NetworkFailure, ParseFailure
 from eventmesh_trio.mesh.hub import Hub, open_hub
 from eventmesh_trio.mesh.reader import ReaderSpec
 from eventmesh_trio.mesh.run import Run
-from eventmesh_trio.pipeline.cache import MemoryCache
+from eventmesh_trio.pipeline.caching.cache import MemoryCache
 from eventmesh_trio.pipeline.crawl import CrawlJob, CrawlLimits, CrawlPorts
 from eventmesh_trio.testing import (
     FakeExtractor,

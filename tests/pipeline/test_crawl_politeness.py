@@ -11,11 +11,11 @@ from msgspec import UNSET
 from trio.testing import MockClock
 
 from eventmesh_trio.abc import Extraction, Page
-from eventmesh_trio.pipeline.cache import MemoryCache
+from eventmesh_trio.pipeline.caching.cache import MemoryCache
 from eventmesh_trio.pipeline.crawl import CrawlJob, CrawlLimits, CrawlPorts
-from eventmesh_trio.pipeline.host_turns import BackOffLimits
-from eventmesh_trio.pipeline.politeness import Politeness, PolitenessLimits
-from eventmesh_trio.pipeline.retry import RetryLimits
+from eventmesh_trio.pipeline.fetching.retry import RetryLimits
+from eventmesh_trio.pipeline.manners.host_turns import BackOffLimits
+from eventmesh_trio.pipeline.manners.politeness import Politeness, PolitenessLimits
 from eventmesh_trio.testing import FakeExtractor, FakeFetcher, RecordingPublisher, make_page
 from eventmesh_trio.wire.events import PageResult, Result
 from eventmesh_trio.wire.requests import CrawlOptions, CrawlRequest, ExtractMode

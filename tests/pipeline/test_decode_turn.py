@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from eventmesh_trio.pipeline.decode_turn import SLICE_SECONDS, DecodeTurn
+from eventmesh_trio.pipeline.fetching.decode_turn import SLICE_SECONDS, DecodeTurn
 
 PIECE_SECONDS = 0.001
 

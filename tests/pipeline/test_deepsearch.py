@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from eventmesh_trio.errors import DependencyError, HTTPStatusError
 from eventmesh_trio.mesh.hub import open_hub
 from eventmesh_trio.mesh.reader import ReaderSpec
-from eventmesh_trio.pipeline.cache import MemoryCache
+from eventmesh_trio.pipeline.caching.cache import MemoryCache
 from eventmesh_trio.pipeline.crawl import CrawlPorts
 from eventmesh_trio.pipeline.deepsearch import DeepSearchJob
 from eventmesh_trio.testing import (
@@ -262,6 +262,20 @@ async def test_a_search_that_is_paused_is_made_again_and_told_once(autojump_cloc
     assert job.done
     assert len(provider.asked) == 2
     assert [type(event) for event in publisher.events].count(SearchResults) == 1
+
+
+async def test_an_answer_that_waits_for_room_is_not_asked_for_again(autojump_clock: MockClock):
+    provider = FakeProvider()
+    job, publisher = job_of(provider=provider), RecordingPublisher()
+    publisher.take_room()
+    with trio.move_on_after(2):
+        await job.work(publisher)
+    assert publisher.events == []
+    provider.failure = DependencyError("it is down by now")
+    publisher.give_room()
+    await job.work(publisher)
+    assert job.done
+    assert len(provider.asked) == 1
 
 
 async def test_a_search_that_waits_for_room_has_been_answered(autojump_clock: MockClock):

@@ -7,11 +7,11 @@ import pytest
 
 from eventmesh_trio.abc import Page
 from eventmesh_trio.errors import BlockedAddress, DNSError, NetworkFailure, PageError
-from eventmesh_trio.pipeline.dial import GuardedBackend
-from eventmesh_trio.pipeline.fetch_limits import FetchLimits
-from eventmesh_trio.pipeline.guard import AddressPolicy, IPAddress
-from eventmesh_trio.pipeline.politeness import Politeness, PolitenessLimits
-from eventmesh_trio.pipeline.robots_rules import parse_robots
+from eventmesh_trio.pipeline.manners.politeness import Politeness, PolitenessLimits
+from eventmesh_trio.pipeline.manners.robots_rules import parse_robots
+from eventmesh_trio.pipeline.network.dial import GuardedBackend
+from eventmesh_trio.pipeline.network.guard import AddressPolicy, IPAddress
+from eventmesh_trio.pipeline.network.limits import FetchLimits
 from eventmesh_trio.testing import make_page
 from eventmesh_trio.wire.requests import CrawlOptions
 from eventmesh_trio.wire.urls import parse_url

@@ -27,11 +27,15 @@ from eventmesh_trio.errors import (
     TooManyRedirects,
     UnsupportedContent,
 )
-from eventmesh_trio.pipeline.dial import connect_tcp
-from eventmesh_trio.pipeline.fetch import HTTPFetcher, open_fetcher
-from eventmesh_trio.pipeline.fetch_limits import MAX_HEADER_BYTES, FetchLimits
-from eventmesh_trio.pipeline.guard import AddressPolicy, IPAddress
-from eventmesh_trio.pipeline.retry import RetryLimits, fetch_with_retries, parse_retry_after
+from eventmesh_trio.pipeline.fetching.fetch import HTTPFetcher, open_fetcher
+from eventmesh_trio.pipeline.fetching.retry import (
+    RetryLimits,
+    fetch_with_retries,
+    parse_retry_after,
+)
+from eventmesh_trio.pipeline.network.dial import connect_tcp
+from eventmesh_trio.pipeline.network.guard import AddressPolicy, IPAddress
+from eventmesh_trio.pipeline.network.limits import MAX_HEADER_BYTES, FetchLimits
 from eventmesh_trio.wire.requests import CrawlOptions
 from eventmesh_trio.wire.urls import URL
 

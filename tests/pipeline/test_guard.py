@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventmesh_trio.errors import BlockedAddress, DNSError, FetchTimeout, NetworkFailure
-from eventmesh_trio.pipeline.dial import GuardedBackend
-from eventmesh_trio.pipeline.fetch_limits import FetchLimits
-from eventmesh_trio.pipeline.guard import BAD_PORTS, AddressPolicy, IPAddress, parse_address
-from eventmesh_trio.pipeline.host_rules import HostRules
-from eventmesh_trio.pipeline.resolver import SystemResolver
+from eventmesh_trio.pipeline.network.dial import GuardedBackend
+from eventmesh_trio.pipeline.network.guard import BAD_PORTS, AddressPolicy, IPAddress, parse_address
+from eventmesh_trio.pipeline.network.host_rules import HostRules
+from eventmesh_trio.pipeline.network.limits import FetchLimits
+from eventmesh_trio.pipeline.network.resolver import SystemResolver
 from eventmesh_trio.wire.urls import parse_url
 from tests.helpers.guard_tables import ALLOWED_URLS, REFUSED_URLS
 

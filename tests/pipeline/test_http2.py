@@ -36,9 +36,9 @@ from hyperframe.frame import (
 
 from eventmesh_trio.abc import Page
 from eventmesh_trio.errors import FetchTimeout, NetworkFailure, PageError, TooLarge
-from eventmesh_trio.pipeline.fetch import HTTPFetcher, open_fetcher
-from eventmesh_trio.pipeline.fetch_limits import FetchLimits
-from eventmesh_trio.pipeline.guard import AddressPolicy, IPAddress
+from eventmesh_trio.pipeline.fetching.fetch import HTTPFetcher, open_fetcher
+from eventmesh_trio.pipeline.network.guard import AddressPolicy, IPAddress
+from eventmesh_trio.pipeline.network.limits import FetchLimits
 from eventmesh_trio.wire.requests import CrawlOptions
 
 OPTIONS = CrawlOptions()

@@ -8,7 +8,7 @@ import pytest
 
 from eventmesh_trio.abc import Page
 from eventmesh_trio.errors import NetworkFailure, ParseFailure
-from eventmesh_trio.pipeline.cache import MemoryCache
+from eventmesh_trio.pipeline.caching.cache import MemoryCache
 from eventmesh_trio.pipeline.crawl import CrawlJob, CrawlPorts
 from eventmesh_trio.testing import (
     FakeExtractor,

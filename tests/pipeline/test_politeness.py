@@ -16,10 +16,10 @@ from eventmesh_trio.errors import (
     RobotsDenied,
     TooManyRedirects,
 )
-from eventmesh_trio.pipeline.fetch import BeforeHop, open_fetcher
-from eventmesh_trio.pipeline.guard import AddressPolicy
-from eventmesh_trio.pipeline.politeness import Politeness, PolitenessLimits
-from eventmesh_trio.pipeline.robots import RobotsCache, RobotsLimits, product_token
+from eventmesh_trio.pipeline.fetching.fetch import BeforeHop, open_fetcher
+from eventmesh_trio.pipeline.manners.politeness import Politeness, PolitenessLimits
+from eventmesh_trio.pipeline.manners.robots import RobotsCache, RobotsLimits, product_token
+from eventmesh_trio.pipeline.network.guard import AddressPolicy
 from eventmesh_trio.pipeline.stages import HopFetcher
 from eventmesh_trio.wire.requests import CrawlOptions
 from eventmesh_trio.wire.urls import parse_url

@@ -11,9 +11,9 @@ from trio.testing import MockClock
 
 from eventmesh_trio.abc import Page
 from eventmesh_trio.errors import CircuitOpen, RobotsDenied
-from eventmesh_trio.pipeline.host_turns import BackOffLimits
-from eventmesh_trio.pipeline.politeness import Politeness, PolitenessLimits
-from eventmesh_trio.pipeline.robots import RobotsLimits
+from eventmesh_trio.pipeline.manners.host_turns import BackOffLimits
+from eventmesh_trio.pipeline.manners.politeness import Politeness, PolitenessLimits
+from eventmesh_trio.pipeline.manners.robots import RobotsLimits
 from eventmesh_trio.testing import make_page
 from eventmesh_trio.wire.requests import CrawlOptions
 from eventmesh_trio.wire.urls import parse_url

@@ -19,10 +19,10 @@ from eventmesh_trio.errors import (
     NetworkFailure,
     TooLarge,
 )
-from eventmesh_trio.pipeline.dial import GuardedBackend, connect_tcp
-from eventmesh_trio.pipeline.fetch_limits import FetchLimits
-from eventmesh_trio.pipeline.guard import AddressPolicy, IPAddress
-from eventmesh_trio.pipeline.proxy import Passage, ProxyLimits, open_proxy
+from eventmesh_trio.pipeline.network.dial import GuardedBackend, connect_tcp
+from eventmesh_trio.pipeline.network.guard import AddressPolicy, IPAddress
+from eventmesh_trio.pipeline.network.limits import FetchLimits
+from eventmesh_trio.pipeline.network.proxy import Passage, ProxyLimits, open_proxy
 from eventmesh_trio.wire.urls import parse_url
 from tests.helpers.guard_tables import ALLOWED_URLS, REFUSED_URLS
 from tests.helpers.proxied import CRLF, PUBLIC, Browser, Visit, open_world, reply, shown

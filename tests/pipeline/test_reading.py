@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from eventmesh_trio.abc import Extraction, ExtractionScores, GateFeatures, Page
 from eventmesh_trio.errors import NetworkFailure, ParseFailure, RenderFailure, RobotsDenied
-from eventmesh_trio.pipeline.cache import MemoryCache
+from eventmesh_trio.pipeline.caching.cache import MemoryCache
 from eventmesh_trio.pipeline.reading import Reading, ReadingLimits, is_better, is_poor, read_page
 from eventmesh_trio.pipeline.stages import CrawlPorts
 from eventmesh_trio.testing import (

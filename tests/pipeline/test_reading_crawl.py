@@ -9,7 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from eventmesh_trio.abc import Extraction, Page
 from eventmesh_trio.errors import RenderFailure, RobotsDenied
-from eventmesh_trio.pipeline.cache import MemoryCache
+from eventmesh_trio.pipeline.caching.cache import MemoryCache
 from eventmesh_trio.pipeline.crawl import CrawlJob, CrawlPorts
 from eventmesh_trio.testing import (
     FakeExtractor,

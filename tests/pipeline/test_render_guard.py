@@ -5,7 +5,7 @@ import re
 import pytest
 
 from eventmesh_trio.errors import BlockedAddress, RobotsDenied, TooLarge
-from eventmesh_trio.pipeline.guard import AddressPolicy
+from eventmesh_trio.pipeline.network.guard import AddressPolicy
 from eventmesh_trio.wire.requests import CrawlOptions
 from tests.helpers.render_site import open_listener, open_site
 from tests.helpers.rendering import LOOPBACK, open_rendering
@@ -172,9 +172,9 @@ async def test_frames_of_other_sites_are_shown_and_their_requests_judged():
 
 
 async def test_a_page_that_loads_more_than_it_may_is_too_large():
-    from eventmesh_trio.pipeline.fetch import open_fetcher
-    from eventmesh_trio.pipeline.proxy import ProxyLimits, open_proxy
-    from eventmesh_trio.pipeline.render import open_renderer
+    from eventmesh_trio.pipeline.fetching.fetch import open_fetcher
+    from eventmesh_trio.pipeline.network.proxy import ProxyLimits, open_proxy
+    from eventmesh_trio.pipeline.rendering.render import open_renderer
     from tests.helpers.rendering import limits
 
     async with (

@@ -13,7 +13,7 @@ import trio
 
 from eventmesh_trio.abc import Page
 from eventmesh_trio.errors import PageError, RenderFailure
-from eventmesh_trio.pipeline.render import BrowserRenderer
+from eventmesh_trio.pipeline.rendering.render import BrowserRenderer
 from eventmesh_trio.wire.requests import CrawlOptions
 from tests.helpers.programs import CHECKOUT
 from tests.helpers.render_site import Reply, Site, open_site

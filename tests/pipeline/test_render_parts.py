@@ -20,10 +20,10 @@ from eventmesh_trio.errors import (
     TLSFailure,
     TooManyRedirects,
 )
-from eventmesh_trio.pipeline import browser_keeper
-from eventmesh_trio.pipeline.net_errors import error_of
-from eventmesh_trio.pipeline.process_memory import memory_below
-from eventmesh_trio.pipeline.render_limits import RenderLimits
+from eventmesh_trio.pipeline.rendering import browser_keeper
+from eventmesh_trio.pipeline.rendering.limits import RenderLimits
+from eventmesh_trio.pipeline.rendering.net_errors import error_of
+from eventmesh_trio.pipeline.rendering.process_memory import memory_below
 from tests.helpers.servers import is_running
 
 PREFIX = "eventmesh-browser-"

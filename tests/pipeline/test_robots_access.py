@@ -17,10 +17,10 @@ from eventmesh_trio.errors import (
     RobotsDenied,
     TooManyRedirects,
 )
-from eventmesh_trio.pipeline.fetch import open_fetcher
-from eventmesh_trio.pipeline.fetch_limits import FetchLimits
-from eventmesh_trio.pipeline.guard import AddressPolicy, IPAddress
-from eventmesh_trio.pipeline.robots import RobotsCache, RobotsLimits
+from eventmesh_trio.pipeline.fetching.fetch import open_fetcher
+from eventmesh_trio.pipeline.manners.robots import RobotsCache, RobotsLimits
+from eventmesh_trio.pipeline.network.guard import AddressPolicy, IPAddress
+from eventmesh_trio.pipeline.network.limits import FetchLimits
 from eventmesh_trio.testing import make_page
 from eventmesh_trio.wire.urls import parse_url
 from tests.helpers.settled import certificates

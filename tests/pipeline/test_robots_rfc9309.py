@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from protego import Protego
 
-from eventmesh_trio.pipeline.robots_rules import (
+from eventmesh_trio.pipeline.manners.robots_rules import (
     Rules,
     canonical_pattern,
     canonical_target,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eventmesh_trio.pipeline.robots_rules import parse_robots
+from eventmesh_trio.pipeline.manners.robots_rules import parse_robots
 
 FILES = Path(__file__).parent / "robots"
 US = "eventmesh_trio/1.0"

@@ -9,7 +9,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventmesh_trio.pipeline.rounds import Rounds, Slots
+from eventmesh_trio.pipeline.manners.rounds import Rounds, Slots
 
 
 def test_runs_take_turns_and_each_is_served_in_its_order() -> None:

@@ -16,12 +16,12 @@ import trustme
 from structlog.testing import capture_logs
 
 from eventmesh_trio.errors import ConfigError, DependencyError, ValidationError
-from eventmesh_trio.pipeline.fetch_limits import FetchLimits
-from eventmesh_trio.pipeline.guard import AddressPolicy
-from eventmesh_trio.pipeline.search import OUTCOMES, LocalProvider, WebProvider
-from eventmesh_trio.pipeline.search_limits import PROVIDERS, ProviderName, SearchLimits
-from eventmesh_trio.pipeline.search_opening import open_search
-from eventmesh_trio.pipeline.secret import Secret
+from eventmesh_trio.pipeline.network.guard import AddressPolicy
+from eventmesh_trio.pipeline.network.limits import FetchLimits
+from eventmesh_trio.pipeline.searching.limits import PROVIDERS, ProviderName, SearchLimits
+from eventmesh_trio.pipeline.searching.opening import open_search
+from eventmesh_trio.pipeline.searching.search import OUTCOMES, LocalProvider, WebProvider
+from eventmesh_trio.pipeline.searching.secret import Secret
 from eventmesh_trio.wire.events import SearchHit
 from tests.helpers.search_site import KEY, SearchSite, open_search_site
 
@@ -363,6 +363,20 @@ async def test_a_cancelled_search_leaves_no_connection_in_use(site: SearchSite) 
             await trio.sleep(0.01)
 
 
+async def test_a_search_that_is_given_up_does_not_count_as_the_providers_timeout(
+    site: SearchSite,
+) -> None:
+    async with open_web(site) as (web, tally):
+        with trio.move_on_after(60) as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(search, web, "stall")
+                while not site.in_flight:
+                    await trio.sleep(0.01)
+                scope.cancel()
+    assert scope.cancelled_caught
+    assert tally.told == []
+
+
 async def test_no_more_than_max_searches_ask_at_once_and_waiting_counts(site: SearchSite) -> None:
     site.most_at_once = 0
     async with open_web(site, max_searches=1, timeout_seconds=1.0) as (web, _):
@@ -402,7 +416,7 @@ async def test_an_endpoint_that_the_operator_did_not_name_has_to_be_public(
     site: SearchSite, provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if the public name led into the inside.
-    constant = f"eventmesh_trio.pipeline.search_opening.{provider.upper()}_URL"
+    constant = f"eventmesh_trio.pipeline.searching.opening.{provider.upper()}_URL"
     monkeypatch.setattr(constant, getattr(site, provider))
     before = site.connections
     error, tally = await failure_of(site, "trio", provider)

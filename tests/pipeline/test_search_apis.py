@@ -7,21 +7,21 @@ from urllib.parse import parse_qs
 import pytest
 
 from eventmesh_trio.errors import ValidationError
-from eventmesh_trio.pipeline.search_apis import (
+from eventmesh_trio.pipeline.searching.apis import (
     BadAnswer,
     BraveAPI,
     SearchAPI,
     SearxngAPI,
     SerperAPI,
 )
-from eventmesh_trio.pipeline.search_hits import (
+from eventmesh_trio.pipeline.searching.hits import (
     MAX_SNIPPET_CHARACTERS,
     MAX_TITLE_CHARACTERS,
     Found,
     HitList,
     plain_text,
 )
-from eventmesh_trio.pipeline.secret import Secret
+from eventmesh_trio.pipeline.searching.secret import Secret
 
 KEY = Secret("abc123")
 APIS = (SearxngAPI(), SerperAPI(KEY), BraveAPI(KEY))

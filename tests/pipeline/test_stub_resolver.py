@@ -18,15 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventmesh_trio.errors import DNSError
-from eventmesh_trio.pipeline import name_files
-from eventmesh_trio.pipeline.dns_message import (
+from eventmesh_trio.pipeline.network import name_files
+from eventmesh_trio.pipeline.network.dns_message import (
     Question,
     RecordType,
     decode_reply,
     encode_query,
 )
-from eventmesh_trio.pipeline.name_files import NameFiles, ResolverFile, parse_hosts
-from eventmesh_trio.pipeline.stub_resolver import StubResolver, open_stub_resolver
+from eventmesh_trio.pipeline.network.name_files import NameFiles, ResolverFile, parse_hosts
+from eventmesh_trio.pipeline.network.stub_resolver import StubResolver, open_stub_resolver
 
 A, AAAA, CNAME = RecordType.A, RecordType.AAAA, RecordType.CNAME
 Record = tuple[str, RecordType, str]

@@ -5,10 +5,10 @@ import trio
 import trio.testing
 
 from eventmesh_trio.errors import FetchTimeout
-from eventmesh_trio.pipeline.fetch import open_fetcher
-from eventmesh_trio.pipeline.fetch_limits import FetchLimits
-from eventmesh_trio.pipeline.guard import AddressPolicy
-from eventmesh_trio.pipeline.trace import begin_hop, current_hop, phase, tracing
+from eventmesh_trio.pipeline.fetching.fetch import open_fetcher
+from eventmesh_trio.pipeline.network.guard import AddressPolicy
+from eventmesh_trio.pipeline.network.limits import FetchLimits
+from eventmesh_trio.pipeline.network.trace import begin_hop, current_hop, phase, tracing
 from eventmesh_trio.wire.requests import CrawlOptions
 from tests.helpers.origin import open_origin
 

@@ -21,11 +21,11 @@ from eventmesh_trio.errors import (
     PageError,
     ProxyFailure,
 )
-from eventmesh_trio.pipeline.dial import connect_tcp
-from eventmesh_trio.pipeline.fetch import HTTPFetcher, open_fetcher
-from eventmesh_trio.pipeline.fetch_limits import FetchLimits
-from eventmesh_trio.pipeline.guard import AddressPolicy, IPAddress
-from eventmesh_trio.pipeline.tunnel import OutgoingProxy, without_credentials
+from eventmesh_trio.pipeline.fetching.fetch import HTTPFetcher, open_fetcher
+from eventmesh_trio.pipeline.network.dial import connect_tcp
+from eventmesh_trio.pipeline.network.guard import AddressPolicy, IPAddress
+from eventmesh_trio.pipeline.network.limits import FetchLimits
+from eventmesh_trio.pipeline.network.tunnel import OutgoingProxy, without_credentials
 from eventmesh_trio.wire.requests import CrawlOptions
 
 OPTIONS = CrawlOptions()

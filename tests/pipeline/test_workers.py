@@ -16,10 +16,11 @@ import trio
 
 from eventmesh_trio.abc import Extraction, Page
 from eventmesh_trio.errors import ParseFailure, UnsupportedContent
-from eventmesh_trio.pipeline import worker
 from eventmesh_trio.pipeline.extract import extract_page
-from eventmesh_trio.pipeline.worker import HEADER, Answer, ExtractJob, serve
-from eventmesh_trio.pipeline.workers import WorkerLimits, WorkerPool, open_extractor
+from eventmesh_trio.pipeline.workers import worker
+from eventmesh_trio.pipeline.workers.pool import WorkerLimits, WorkerPool, open_extractor
+from eventmesh_trio.pipeline.workers.process import start_process
+from eventmesh_trio.pipeline.workers.worker import HEADER, Answer, ExtractJob, serve
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024
@@ -51,7 +52,7 @@ def children() -> set[int]:
             pids.update(map(int, (task / "children").read_text().split()))
         except FileNotFoundError:
             continue  # a thread that ended meanwhile
-    return {pid for pid in pids if b"pipeline.worker" in command_line(pid)}
+    return {pid for pid in pids if b"pipeline.workers.worker" in command_line(pid)}
 
 
 def command_line(pid: int) -> bytes:
@@ -140,6 +141,28 @@ async def test_nothing_is_left_when_the_pool_closes() -> None:
             nursery.start_soon(trio.sleep_forever)
     assert children() == processes
     assert descriptors() == fds
+
+
+async def test_the_pipes_to_a_worker_are_closed_when_its_pool_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[trio.Process] = []
+
+    async def start(limits: WorkerLimits) -> trio.Process:
+        started.append(await start_process(limits))
+        return started[-1]
+
+    monkeypatch.setattr("eventmesh_trio.pipeline.workers.pool.start_process", start)
+    async with open_extractor(ONE) as pool:
+        await read(pool, "x")
+    (process,) = started
+    for source in (process.stdout, process.stderr):
+        assert source is not None
+        with pytest.raises(trio.ClosedResourceError):
+            await source.receive_some(1)
+    assert process.stdin is not None
+    with pytest.raises(trio.ClosedResourceError):
+        await process.stdin.send_all(b"x")
 
 
 async def test_a_page_whose_worker_dies_is_read_by_another() -> None:
@@ -370,7 +393,7 @@ def test_limits_must_be_positive(name: str) -> None:
 SCRIPT = """
 import os, sys, trio
 from eventmesh_trio.abc import Page
-from eventmesh_trio.pipeline.workers import WorkerLimits, open_extractor
+from eventmesh_trio.pipeline.workers.pool import WorkerLimits, open_extractor
 
 async def main():
     body = b"<p>Hello there, whoever reads this.</p>" * int(sys.argv[1])
@@ -412,7 +435,7 @@ def grandchildren(pid: int) -> set[int]:
     pids: set[int] = set()
     for task in Path(f"/proc/{pid}/task").iterdir():
         pids.update(map(int, (task / "children").read_text().split()))
-    return {child for child in pids if b"pipeline.worker" in command_line(child)}
+    return {child for child in pids if b"pipeline.workers.worker" in command_line(child)}
 
 
 @pytest.mark.parametrize("state", ["idle", "busy"])

@@ -12,7 +12,6 @@ from selectolax.lexbor import LexborNode
 
 from eventmesh_trio.abc import Extraction, ExtractionScores
 from eventmesh_trio.errors import UnsupportedContent
-from eventmesh_trio.pipeline.content_types import essence_of, is_html
 from eventmesh_trio.pipeline.extract.decode import decode, sniff_binary
 from eventmesh_trio.pipeline.extract.features import measure
 from eventmesh_trio.pipeline.extract.language import detect
@@ -30,6 +29,7 @@ from eventmesh_trio.pipeline.extract.text import (
     plain_text,
     reading_minutes,
 )
+from eventmesh_trio.pipeline.fetching.content_types import essence_of, is_html
 from eventmesh_trio.pipeline.gate import judge, judge_data
 from eventmesh_trio.wire.events import Document
 from eventmesh_trio.wire.requests import ExtractMode

@@ -1,0 +1,1 @@
+"""To origins, safely: names are resolved, addresses judged, connections dialled, here only."""

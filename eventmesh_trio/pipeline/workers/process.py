@@ -1,0 +1,184 @@
+"""One extraction process from outside: how it is started, asked, heard and ended.
+
+Its other side is `eventmesh_trio.pipeline.workers.worker`. Which page goes to which process, and what
+a failure costs, is the pool's to decide (`eventmesh_trio.pipeline.workers.pool`).
+"""
+
+import logging
+import os
+import site
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any, Final
+
+import attrs
+import msgspec
+import trio
+
+import eventmesh_trio
+from eventmesh_trio.pipeline.workers.worker import HEADER, Answer, ExtractJob
+
+__all__ = ["WorkerFailed", "WorkerLimits", "WorkerProcess", "running", "start_process"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_DEFAULT_WORKERS: Final = 8
+_MIB: Final = 1024 * 1024
+
+
+def _default_workers() -> int:
+    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, min(usable, _MAX_DEFAULT_WORKERS))
+
+
+def _positive(_: object, attribute: "attrs.Attribute[Any]", value: float) -> None:
+    if value <= 0:
+        raise ValueError(f"{attribute.name} must be more than 0, not {value}")
+
+
+@attrs.frozen(kw_only=True)
+class WorkerLimits:
+    """What extraction may use."""
+
+    workers: int = attrs.field(factory=_default_workers, validator=_positive)
+    """Processes at once; by default one a usable processor, at most 8."""
+    job_seconds: float = attrs.field(default=20.0, validator=_positive)
+    """How long one page may take before its worker is killed; a worker's start counts too."""
+    memory_bytes: int = attrs.field(default=1024 * _MIB, validator=_positive)
+    """Address space of one worker (``RLIMIT_AS``)."""
+    jobs_per_worker: int = attrs.field(default=1000, validator=_positive)
+    """Pages after which a worker is replaced by a fresh one: what it leaked goes with it."""
+    queue_pages: int = attrs.field(default=32, validator=_positive)
+    """Pages that wait for a process at once; further ones wait for a place among them."""
+    max_answer_bytes: int = attrs.field(default=128 * _MIB, validator=_positive)
+    """The largest encoded document taken from a worker."""
+    abandoned_seconds: float = attrs.field(default=0.5, validator=_positive)
+    """How long a worker may go on with a page that nobody waits for any more."""
+    farewell_seconds: float = attrs.field(default=5.0, validator=_positive)
+    """How long to wait for a killed process to be gone."""
+
+
+class WorkerFailed(Exception):
+    """The worker is of no more use; the message says what happened to it."""
+
+
+@attrs.define(eq=False)
+class WorkerProcess:
+    """A running process, spoken to by one task at a time."""
+
+    process: trio.Process
+    limits: WorkerLimits
+    decoder: "msgspec.msgpack.Decoder[list[Answer]]" = attrs.field(
+        factory=lambda: msgspec.msgpack.Decoder(list[Answer])
+    )
+    _encoder: msgspec.msgpack.Encoder = attrs.field(factory=msgspec.msgpack.Encoder, init=False)
+    jobs: int = 0
+    buffer: bytearray = attrs.field(factory=bytearray)
+
+    async def ask(self, job: ExtractJob) -> Answer:
+        """Hand over one job and wait for its answer. Cancelled: the worker must be discarded.
+
+        Raises: WorkerFailed.
+        """
+        self.jobs += 1
+        await self._send(job)
+        (length,) = HEADER.unpack(await self.receive_exactly(HEADER.size))
+        if length > self.limits.max_answer_bytes:
+            raise WorkerFailed(f"answered with {length} bytes")
+        try:
+            (answer,) = self.decoder.decode(await self.receive_exactly(length))
+        except (msgspec.MsgspecError, ValueError):
+            raise WorkerFailed("answered with something else than an answer") from None
+        if answer.job_id != job.job_id:
+            raise WorkerFailed("answered another question")
+        if answer.failure == "memory":
+            raise WorkerFailed("ran out of memory")
+        return answer
+
+    async def _send(self, job: ExtractJob) -> None:
+        """A method of its own: the frame is as large as its page, and is gone when this returns."""
+        assert self.process.stdin is not None
+        frame = bytearray(HEADER.size)
+        self._encoder.encode_into([job], frame, HEADER.size)
+        HEADER.pack_into(frame, 0, len(frame) - HEADER.size)
+        try:
+            await self.process.stdin.send_all(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise WorkerFailed("died") from None
+
+    async def receive_exactly(self, length: int) -> bytes:
+        assert self.process.stdout is not None
+        await trio.lowlevel.checkpoint()
+        while len(self.buffer) < length:
+            try:
+                data = await self.process.stdout.receive_some(max(65536, length - len(self.buffer)))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                data = b""
+            if not data:
+                raise WorkerFailed("died")
+            self.buffer += data
+        with memoryview(self.buffer) as view:  # a slice of the buffer would be one more copy
+            received = bytes(view[:length])
+        del self.buffer[:length]
+        return received
+
+
+def _environment() -> dict[str, str]:
+    """Ours, so that the child imports the same package, wherever it was imported from."""
+    environment = dict(os.environ)
+    package_parent = str(Path(eventmesh_trio.__file__).resolve().parent.parent)
+    if package_parent not in (*site.getsitepackages(), site.getusersitepackages()):
+        known = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = package_parent + (os.pathsep + known if known else "")
+    return environment
+
+
+async def start_process(limits: WorkerLimits) -> trio.Process:
+    """Raises: OSError (no more processes, descriptors or memory to be had)."""
+    return await trio.lowlevel.open_process(
+        # -P: the directory that we happen to be in is no place to import modules from.
+        [
+            *(sys.executable, "-P", "-m", "eventmesh_trio.pipeline.workers.worker"),
+            *(str(limits.memory_bytes), str(limits.job_seconds)),
+        ],
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        env=_environment(),
+        process_group=0,  # a Ctrl-C before the child can ignore it must not reach it
+    )
+
+
+@asynccontextmanager
+async def running(process: trio.Process, limits: WorkerLimits) -> AsyncIterator[WorkerProcess]:
+    """When the block ends the process is killed and waited for, and its pipes are closed."""
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_drain_stderr, process)
+            yield WorkerProcess(process, limits)
+            nursery.cancel_scope.cancel()
+    finally:
+        process.kill()  # it holds nothing that a farewell could save
+        # Shielded, for we are often here because we were cancelled; bounded, though a killed
+        # process is gone in a millisecond.
+        with trio.move_on_after(limits.farewell_seconds, shield=True):
+            await process.wait()
+        # Shielded: cancelled, the first would be closed and the others left open. Never waits.
+        with trio.CancelScope(shield=True):
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    await trio.aclose_forcefully(stream)
+
+
+async def _drain_stderr(process: trio.Process) -> None:
+    """Log what a worker says, line by line; a full pipe would stop it."""
+    assert process.stderr is not None
+    pending = b""
+    async for data in process.stderr:
+        *lines, pending = (pending + data).split(b"\n")
+        pending = pending[-4096:]
+        for line in lines:
+            logger.warning("worker %d: %s", process.pid, line.decode("utf-8", "replace"))
