@@ -117,7 +117,7 @@ class ConfigError(EventMeshError):
     category = "client"
 
 
-# --- A request that is refused before a stream begins (WIRE.md, section 7) ---------------------
+# --- A request that is refused before a stream begins (docs/wire.rst, "Errors") -----------------
 
 
 class RequestError(EventMeshError):

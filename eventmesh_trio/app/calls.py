@@ -112,7 +112,7 @@ class Call:
         )
 
     async def send_error(self, error: EventMeshError) -> None:
-        """Answer with the error's own status and its JSON object (WIRE.md, section 7)."""
+        """Answer with the error's own status and its JSON object (``docs/wire.rst``, "Errors")."""
         try:
             request_id = self.request_id
         except ValidationError:

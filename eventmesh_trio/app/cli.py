@@ -21,6 +21,8 @@ from eventmesh_trio.app.options import (
     absolute_url,
     allow_private_option,
     browser_option,
+    format_option,
+    output_option,
     read_options,
     settings_options,
     store_option,
@@ -112,13 +114,10 @@ def serve(
     ssl_context = _tls(tls_certificate, tls_key)
     allow_descriptors()
     collect_less_often()
-    refusal: click.ClickException | None = None
     try:
         code = trio.run(partial(run_server, config, ssl_context=ssl_context))
     except* (EventMeshError, OSError) as group:
-        refusal = click.ClickException("; ".join(map(str, leaves(group))))
-    if refusal is not None:  # raised up there it might come in a group, which click does not know
-        raise refusal
+        raise click.ClickException("; ".join(map(str, leaves(group)))) from None
     sys.exit(code)
 
 
@@ -141,8 +140,8 @@ def _tls(certificate: str | None, key: str | None) -> Any:
 @click.argument("urls", nargs=-1)
 @click.option("-i", "--input", "source", type=click.File("r"), help="URLs, one a line; - is stdin.")
 @click.option("--server", metavar="URL", help="Crawl on this server, not in this process.")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
-@click.option("--format", "style", type=click.Choice(["ndjson", "markdown"]), default="ndjson")
+@output_option
+@format_option
 @click.option("--concurrency", type=click.IntRange(1, 64), metavar="N", help="Fetches at once.")
 @allow_private_option
 @browser_option
@@ -196,13 +195,13 @@ def crawl(
 
 @main.command()
 @click.argument("query")
-@click.option("--limit", type=click.IntRange(1, 50), default=10, help="URLs at most.")
+@click.option("--limit", type=click.IntRange(1, 50), default=10, help="URLs at most; 10.")
 @click.option("--only-search", is_flag=True, help="Do not crawl what is found.")
 @click.option("--country", metavar="CC", help="Where to search, such as DE.")
 @click.option("--locale", metavar="LOCALE", help="In which language, such as pt-BR.")
 @click.option("--server", metavar="URL", help="Search on this server, not in this process.")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
-@click.option("--format", "style", type=click.Choice(["ndjson", "markdown"]), default="ndjson")
+@output_option
+@format_option
 @allow_private_option
 @browser_option
 @settings_options

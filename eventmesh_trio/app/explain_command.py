@@ -105,15 +105,12 @@ def explain(
         request = parse_crawl_request(body, max_urls=1)
     except ValidationError as error:
         raise click.UsageError(error.message.removeprefix("urls[0] ")) from None
-    refusal: click.ClickException | None = None
     try:
         explanation = trio.run(partial(_explain, config, request))
     except* ConfigError as group:  # as of a browser that cannot be used
-        refusal = click.UsageError("; ".join(map(str, leaves(group))))
+        raise click.UsageError("; ".join(map(str, leaves(group)))) from None
     except* (EventMeshError, OSError) as group:
-        refusal = click.ClickException("; ".join(map(str, leaves(group))))
-    if refusal is not None:  # raised up there it might come in a group, which click does not know
-        raise refusal
+        raise click.ClickException("; ".join(map(str, leaves(group)))) from None
     try:
         _write(explanation, as_json=as_json)
     except BrokenPipeError:

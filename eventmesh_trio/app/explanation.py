@@ -36,7 +36,7 @@ Rendering = Literal["not wanted"] | RenderOutcome
 
 @attrs.frozen
 class Failure:
-    """An error as a client would be told it; ``type`` as in WIRE.md, section 7."""
+    """An error as a client would be told it; ``type`` as in ``docs/wire.rst``, "Errors"."""
 
     type: str
     code: str

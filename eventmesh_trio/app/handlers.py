@@ -1,4 +1,4 @@
-"""What each route does: WIRE.md, sections 1 to 3. WebSockets have a module of their own."""
+"""What each route does: ``docs/wire.rst``. WebSockets have a module of their own."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -223,7 +223,7 @@ def _idempotency_key(call: Call) -> str | None:
 
 
 def _equal_run(call: Call, session: Session, fingerprint: str) -> Run | None:
-    """The run that this POST asks for again, if any: WIRE.md, section 3.
+    """The run that this POST asks for again, if any ("Resuming" in ``docs/wire.rst``).
 
     The key of a run that has ended gives its replay: a lost response can be asked for again.
 

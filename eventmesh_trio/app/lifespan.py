@@ -301,7 +301,7 @@ class Mesh:
         Leaving the block before the summary cancels the run.
 
         Args:
-          options: as in the ``options`` object of WIRE.md, section 2.
+          options: as in the ``options`` object of ``docs/wire.rst``.
         Raises:
           ValidationError: naming the URL or option that cannot be.
         """
@@ -332,7 +332,7 @@ class Mesh:
         Entering waits for the provider's answer; leaving is as with `crawl`.
 
         Args:
-          crawl_options: as in the ``options`` object of WIRE.md, section 2.
+          crawl_options: as in the ``options`` object of ``docs/wire.rst``.
         Raises:
           DependencyError: the provider cannot serve.
           ValidationError: naming the argument that cannot be.

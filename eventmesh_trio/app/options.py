@@ -18,6 +18,8 @@ __all__ = [
     "absolute_url",
     "allow_private_option",
     "browser_option",
+    "format_option",
+    "output_option",
     "read_options",
     "settings_options",
     "store_option",
@@ -35,6 +37,20 @@ browser_option = click.option(
     metavar="BROWSER",
     help="Render pages that scripts build with this browser: auto, its path, or the DevTools "
     "endpoint of one that runs.",
+)
+format_option = click.option(
+    "--format",
+    "style",
+    type=click.Choice(["ndjson", "markdown"]),
+    default="ndjson",
+    help="Events as lines of JSON (the default), or documents as Markdown.",
+)
+output_option = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write there instead of to stdout.",
 )
 store_option = click.option(
     "--store",
@@ -94,7 +110,7 @@ def read_options(
 
 
 def with_user_store(settled: Settled, *, only_if_there: bool) -> Config:
-    """The configuration; where nobody said so, its store is the file that ``eventmesh serve`` keeps.
+    """The configuration, with the file that ``eventmesh serve`` keeps where no store was named.
 
     Args:
       only_if_there: make no such file for those who only look into it.

@@ -1,7 +1,7 @@
 """Which handler serves which path and method: one table, for the dispatcher and `/openapi.json`.
 
-WIRE.md, section 1. A path is matched whole, without regard to a trailing slash; ``{id}`` stands
-for one segment.
+``docs/wire.rst`` tells what each does. A path is matched whole, without regard to a trailing slash;
+``{id}`` stands for one segment.
 """
 
 import re

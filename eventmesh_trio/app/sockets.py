@@ -1,4 +1,4 @@
-"""The WebSocket route: commands in, events of any number of runs out (WIRE.md, section 5).
+"""The WebSocket route: commands in, events of any number of runs out (``docs/wire.rst``).
 
 One task reads commands and posts replies to the subscriber; `deliver_messages` is the one writer.
 """

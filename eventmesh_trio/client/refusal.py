@@ -1,8 +1,7 @@
-"""An error that a server answered -> the exception that it stands for (WIRE.md, section 7)."""
+"""An error that a server answered -> the exception that it stands for (``docs/wire.rst``)."""
 
-import email.utils
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from time import time
 from typing import Any, Final
 
 from eventmesh_trio.errors import (
@@ -16,8 +15,9 @@ from eventmesh_trio.errors import (
     ValidationError,
 )
 from eventmesh_trio.wire.codec import decode_json
+from eventmesh_trio.wire.http_dates import parse_retry_after
 
-__all__ = ["error_from_members", "error_from_response", "parse_retry_after"]
+__all__ = ["error_from_members", "error_from_response"]
 
 
 def _tree(root: type[EventMeshError]) -> Iterator[type[EventMeshError]]:
@@ -40,7 +40,7 @@ def error_from_response(
     status: int, body: bytes, *, retry_after: bytes | None = None
 ) -> EventMeshError:
     """Read an error response. One that is not ours (a proxy's page) is told by its status."""
-    seconds = parse_retry_after(retry_after)
+    seconds = parse_retry_after(retry_after, time())
     try:
         decoded = decode_json(body)
     except ValidationError:
@@ -89,19 +89,3 @@ def error_from_members(
         context["type"] = name
         cls = RequestError
     return cls(text, context=context, retry_after_seconds=retry_after_seconds)
-
-
-def parse_retry_after(value: bytes | None) -> float | None:
-    """Seconds from a ``Retry-After`` field: a number or an HTTP date (RFC 9110, 10.2.3)."""
-    if value is None:
-        return None
-    text = value.decode("latin-1").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

@@ -3,7 +3,7 @@
 Counters are moved per batch, per run and per stream, never per event. Rates are judged over a
 recent window, so that a server recovers its health by working well again.
 
-Source: ``streaming-api.md``, "Performance Monitoring"; WIRE.md, section 8.
+Source: ``streaming-api.md``, "Performance Monitoring"; ``docs/wire.rst``.
 """
 
 import os

@@ -1,6 +1,6 @@
 """`GlobalStreamingMetrics`: a whole server in figures, and what they say of its health.
 
-Source: ``streaming-api.md``, "Performance Monitoring"; WIRE.md, section 8.
+Source: ``streaming-api.md``, "Performance Monitoring"; ``docs/wire.rst``.
 """
 
 from collections.abc import Mapping

@@ -84,7 +84,7 @@ class StreamError:
     error: str
     """One sentence."""
     error_type: str
-    """A type of WIRE.md, section 7."""
+    """A type of ``docs/wire.rst``."""
     recoverable: bool
     """Whether the same may succeed if it is tried again."""
 

@@ -1,4 +1,4 @@
-"""The standing limits of the mesh: each with its unit in its name, and a default of WIRE.md."""
+"""The standing limits of the mesh: each with its unit in its name and a default."""
 
 from math import inf
 from typing import Any

@@ -26,7 +26,7 @@ StreamProtocol = Literal["ndjson", "sse", "websocket", "channel"]
 
 @attrs.frozen(kw_only=True)
 class ReaderSpec:
-    """How one reader wants its events. Defaults are those of WIRE.md, section 2.
+    """How one reader wants its events. Defaults are those of ``docs/wire.rst``.
 
     ``encoder_for`` picks the encoder of a run's events by its ``request_id``, and with None that
     of what belongs to no run (a gap, a heartbeat). It must give equal encoders for equal ids.

@@ -1,6 +1,6 @@
 """`DynamicBuffer`: how many events one reader may lag, adapted to how it reads.
 
-Source: ``streaming-api.md``, "Buffer Management Implementation"; WIRE.md, section 6.
+Source: ``streaming-api.md``, "Buffer Management Implementation"; ``docs/wire.rst``.
 """
 
 from math import ceil

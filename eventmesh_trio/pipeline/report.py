@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from eventmesh_trio.abc import CacheEntry, Extraction, Page
 from eventmesh_trio.errors import EventMeshError, HTTPStatusError
-from eventmesh_trio.pipeline.fetching.retry import parse_retry_after
+from eventmesh_trio.pipeline.fetching.retry import asked_wait
 from eventmesh_trio.pipeline.tally import Tally
 from eventmesh_trio.wire.errors import error_info
 from eventmesh_trio.wire.events import (
@@ -62,7 +62,7 @@ def refusal_of(page: Page, *, now: float, **context: object) -> HTTPStatusError 
         return None
     error = HTTPStatusError(page.status, **context)
     if error.can_retry:
-        error.retry_after_seconds = parse_retry_after(page.fields, now)
+        error.retry_after_seconds = asked_wait(page.fields, now)
     return error
 
 

@@ -84,7 +84,7 @@ class Tally:
         )
 
     def performance_summary(self, elapsed_seconds: float) -> PerformanceSummary:
-        """The whole run; the average is elapsed time per URL asked for (WIRE.md, section 4)."""
+        """The whole run; the average is elapsed time per URL asked for."""
         return PerformanceSummary(
             avg_processing_time_ms=self.average_ms(elapsed_seconds),
             fastest_processing_ms=self._fastest_ms or 0,

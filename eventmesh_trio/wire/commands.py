@@ -1,4 +1,4 @@
-"""Commands on a WebSocket and the replies to them: WIRE.md, section 5.
+"""Commands on a WebSocket and the replies to them (``docs/wire.rst``).
 
 One parser reads every request shape of the documents. What it tells of the dialect is what the
 replies use; a reply for which no dialect is known is written so that all clients can read it.

@@ -1,7 +1,7 @@
 """How one canonical event looks to each kind of client: a table, not a ladder of ifs.
 
 A *dialect* is a family of clients; a *shape* is how much of a result it reads. Both only rearrange
-members: nothing is computed here. WIRE.md, sections 4 and 5.
+members: nothing is computed here.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""An exception -> the error object that a stream carries (WIRE.md, section 7)."""
+"""An exception -> the error object that a stream carries (``docs/wire.rst``)."""
 
 from eventmesh_trio.errors import EventMeshError
 from eventmesh_trio.wire.events import ErrorInfo

@@ -10,7 +10,7 @@ altogether, one reader was served 20 % faster.
 
 One module although it is long: it is a table, and is read as one beside the specification.
 
-Source: ``streaming-api.md`` ("Enhanced Stream Event Types"), and WIRE.md sections 3 to 5.
+Source: ``streaming-api.md`` ("Enhanced Stream Event Types"); for clients, ``docs/wire.rst``.
 """
 
 from collections.abc import Mapping
@@ -498,4 +498,4 @@ LOGGED: Final = (
     SearchSummary,
     Summary,
 )
-"""What a log keeps, with an id. All else is rendered at delivery and has none (WIRE.md, 3)."""
+"""What a log keeps, with an id. All else is rendered at delivery and has none."""

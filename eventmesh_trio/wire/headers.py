@@ -1,7 +1,7 @@
 """The header fields of the streaming API: what clients may ask for, and what they are told.
 
-WIRE.md, section 2. A number out of range is clamped, one that is not a number is refused; each
-value that is used is echoed under the name of its own request field.
+A number out of range is clamped, one that is not a number is refused; each value that is used is
+echoed under the name of its own request field. ``docs/wire.rst`` lists them.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""An error before a stream begins, as a response: status, fields, JSON body (WIRE.md, section 7).
+"""An error before a stream begins, as a response: status, fields, JSON body.
 
 The application and the transport answer with these, so that a client reads one shape whether the
 handler, the router or the HTTP parser refused it.

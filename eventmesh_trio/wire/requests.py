@@ -1,4 +1,4 @@
-"""What clients ask for, read from untrusted JSON: WIRE.md, section 2.
+"""What clients ask for, read from untrusted JSON (``docs/wire.rst``).
 
 Unknown members are ignored; a wrong type or value raises `ValidationError` naming its member.
 """

@@ -1,4 +1,4 @@
-"""A session and its runs as JSON: ``GET /sessions``, answers to control (WIRE.md, section 1).
+"""A session and its runs as JSON: ``GET /sessions``, answers to control.
 
 Counts are of URLs; times are RFC 3339 UTC. ``last_event_id`` is null while nothing was logged.
 """

@@ -1,4 +1,4 @@
-"""Timestamps as the wire writes them: RFC 3339, UTC, milliseconds, ``Z`` (WIRE.md, section 4)."""
+"""Timestamps as the wire writes them: RFC 3339, UTC, milliseconds, ``Z``."""
 
 from datetime import datetime, timedelta
 from functools import lru_cache

@@ -20,6 +20,8 @@ from tests.helpers.origin import Origin
 from tests.helpers.raw import get_json, open_crawl
 from tests.helpers.servers import ServerProcess, command_of, open_server
 
+pytestmark = pytest.mark.slow
+
 STORE = "EVENTMESH_CACHE__STORE"
 
 
@@ -110,7 +112,6 @@ def test_the_store_flag_says_where_documents_are_kept(
     assert (tmp_path / "mine").exists() is bool(kept)
 
 
-@pytest.mark.slow
 def test_a_server_that_is_killed_while_it_writes_serves_what_it_had_written(
     origin: Origin, tmp_path: Path
 ) -> None:

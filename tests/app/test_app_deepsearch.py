@@ -32,6 +32,8 @@ from tests.helpers.search_site import KEY, SearchSite, open_search_site
 from tests.helpers.servers import KINDS, Kind, ServerProcess, open_server
 from tests.helpers.specification import code_block, json_examples
 
+pytestmark = pytest.mark.slow
+
 JSON = ("Content-Type", "application/json")
 PAGES = 4
 ORDER = [

@@ -33,6 +33,8 @@ from tests.helpers.search_site import KEY, SearchSite, open_search_site
 from tests.helpers.servers import ServerProcess, open_server
 from tests.helpers.settled import settled
 
+pytestmark = pytest.mark.slow
+
 PAGES = 5
 PROTOCOLS: tuple[StreamProtocol, ...] = ("sse", "ndjson", "websocket")
 EVENTMESH = [sys.executable, "-m", "eventmesh_trio"]

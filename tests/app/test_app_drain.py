@@ -48,6 +48,8 @@ from tests.helpers.servers import (
     open_server,
 )
 
+pytestmark = pytest.mark.slow
+
 STREAMS = 200
 EXIT_SECONDS = 5.0
 NO_ROBOTS = {"respect_robots": False}
@@ -113,7 +115,6 @@ class Follower:
         self.clean = (*ended, await peer.read_end()) == ("cancelled", "shutdown", 1001, b"")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 async def test_sigterm_ends_two_hundred_live_streams_cleanly_and_the_process_soon(
     kind: Kind, origin: Origin
@@ -251,7 +252,6 @@ def is_held_back(server: ServerProcess) -> bool:
     return 0 < before == completed()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_reader_that_stands_still_is_cut_when_the_drain_has_taken_its_time(
     kind: Kind, origin: Origin
@@ -272,7 +272,6 @@ def test_a_reader_that_stands_still_is_cut_when_the_drain_has_taken_its_time(
 # --- Hypercorn ------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("whom", ["the only process", "the worker", "the worker and its parent"])
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_under_hypercorn_streams_end_cleanly_whichever_process_is_told(

@@ -27,6 +27,8 @@ from tests.helpers.raw import (
 )
 from tests.helpers.servers import ServerProcess, open_server
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "EVENTMESH_STREAM__NDJSON__KEEP_ALIVE_INTERVAL": "0.15s",
     "EVENTMESH_TRANSPORT__UNSENT_BYTES": "4096",

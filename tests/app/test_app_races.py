@@ -15,6 +15,8 @@ from tests.helpers.raw import StreamedEvent, get_json
 from tests.helpers.servers import ServerProcess
 from tests.helpers.sessions import live_runs
 
+pytestmark = pytest.mark.slow
+
 FRAMINGS: tuple[Framing, ...] = ("ndjson", "sse", "websocket")
 ROUTES = {"ndjson": "/crawl/stream", "sse": "/crawl/sse"}
 PATHS = {"ndjson": "/crawl/stream", "sse": "/crawl/sse/stream"}

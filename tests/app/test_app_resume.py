@@ -18,6 +18,8 @@ from tests.helpers.origin import Origin
 from tests.helpers.raw import StreamedEvent
 from tests.helpers.servers import ServerProcess
 
+pytestmark = pytest.mark.slow
+
 FRAMINGS: tuple[Framing, ...] = ("ndjson", "sse", "websocket")
 AT_ONCE = 10
 PATHS = {"ndjson": "/crawl/stream", "sse": "/crawl/sse/stream"}
@@ -220,7 +222,6 @@ async def test_a_stream_cut_anywhere_and_resumed_brings_every_result_once(
     await cut_and_resume(server, origin, framing, 40)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("framing", FRAMINGS)
 async def test_five_hundred_streams_cut_anywhere_and_resumed_bring_every_result_once(
     server: ServerProcess, origin: Origin, framing: Framing

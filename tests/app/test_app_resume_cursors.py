@@ -11,6 +11,8 @@ from tests.helpers.origin import Origin
 from tests.helpers.raw import StreamedEvent, WebSocketClient, post_json
 from tests.helpers.servers import KINDS, Kind, ServerProcess, open_server
 
+pytestmark = pytest.mark.slow
+
 FRAMINGS: tuple[Framing, ...] = ("ndjson", "sse", "websocket")
 PATHS = {"ndjson": "/crawl/stream", "sse": "/crawl/sse/stream"}
 OPTIONS = {"respect_robots": False, "concurrency": 1}

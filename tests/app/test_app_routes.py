@@ -1,4 +1,4 @@
-"""Every route, alias, method and refusal of WIRE.md sections 1, 2 and 7, over raw HTTP."""
+"""Every route, alias, method and refusal over raw HTTP."""
 
 import json
 from typing import Any

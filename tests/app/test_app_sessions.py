@@ -1,4 +1,4 @@
-"""Sessions from outside: start, attach, resume, gaps, conflicts, control (WIRE.md, 1 and 3)."""
+"""Sessions from outside: start, attach, resume, gaps, conflicts, control."""
 
 import json
 import threading

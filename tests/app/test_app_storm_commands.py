@@ -18,6 +18,8 @@ from tests.helpers.origin import Origin
 from tests.helpers.raw import StreamedEvent
 from tests.helpers.servers import ServerProcess
 
+pytestmark = pytest.mark.slow
+
 AT_ONCE = 8
 FRAMINGS: tuple[Framing, ...] = ("ndjson", "sse", "websocket")
 PATHS = {"ndjson": "/crawl/stream", "sse": "/crawl/sse/stream"}
@@ -190,7 +192,6 @@ async def test_commands_at_random_leave_one_story_that_every_reader_has_whole(
     await storm(server, origin, 16)
 
 
-@pytest.mark.slow
 async def test_hundreds_of_such_runs_leave_one_story_each(
     server: ServerProcess, origin: Origin
 ) -> None:

@@ -252,8 +252,8 @@ def test_a_key_file_that_is_not_there_is_one_clear_line(tmp_path: Path):
         *("--set", "search.provider=brave", "--set", f"search.brave_key_file={tmp_path}/none"),
     )
     assert done.returncode == 1
-    assert done.stderr == f"Error: search.brave_key_file: {tmp_path}/none: No such file or directory
-"
+    reason = f"{tmp_path}/none: No such file or directory"
+    assert done.stderr == f"Error: search.brave_key_file: {reason}\n"
 
 
 def test_a_port_in_use_is_one_clear_line(native_server):

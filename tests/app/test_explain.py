@@ -24,6 +24,8 @@ from tests.helpers.origin import Origin, article, open_origin
 from tests.helpers.programs import CHECKOUT
 from tests.helpers.rendering import require_browser
 
+pytestmark = pytest.mark.slow
+
 EVENTMESH = [sys.executable, "-m", "eventmesh_trio"]
 ALLOW = ["--allow-private", "127.0.0.0/8"]
 HTML = [("Content-Type", "text/html; charset=utf-8")]
@@ -303,7 +305,6 @@ def test_a_store_that_cannot_be_used_is_told(site: Origin, tmp_path: Path) -> No
 # --- A browser ------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_browser_that_is_configured_is_used_and_told_of(site: Origin) -> None:
     built = "<p>This sentence was written by a script, and is long enough to be read.</p>"
     script = f"document.getElementById('root').innerHTML = '{built}'.repeat(12)"

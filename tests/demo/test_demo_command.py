@@ -21,6 +21,8 @@ from eventmesh_trio.demo.site import PATHS
 from tests.helpers.programs import CHECKOUT, require_program
 from tests.helpers.servers import descendants, is_running
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "eventmesh_trio", "demo"]
 NOT_FINE = {"/news/no-such-story": "404", "/private/ledger": "  -"}
 _LINE = re.compile(r"^( {2}-|\d{3})  *(?:\d+ words)?  *\d+ ms  (/\S*) +(\S.*)$", re.MULTILINE)

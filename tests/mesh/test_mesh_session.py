@@ -1,4 +1,4 @@
-"""Attaching, resuming, lingering, places, control: WIRE.md, section 3."""
+"""Attaching, resuming, lingering, places, control."""
 
 import re
 from typing import Any

@@ -23,6 +23,7 @@ from eventmesh_trio.pipeline.caching.file import Change, StoreFile, Unusable
 from eventmesh_trio.pipeline.caching.limits import CacheLimits
 from eventmesh_trio.pipeline.caching.opening import open_store, user_store
 from eventmesh_trio.pipeline.caching.sqlite import open_sqlite_store
+from eventmesh_trio.pipeline.caching.store import Unsearchable
 from tests.helpers.entries import WallClock, make_entry, text_of
 from tests.helpers.programs import CHECKOUT
 

@@ -30,8 +30,8 @@ from eventmesh_trio.errors import (
 from eventmesh_trio.pipeline.fetching.fetch import HTTPFetcher, open_fetcher
 from eventmesh_trio.pipeline.fetching.retry import (
     RetryLimits,
+    asked_wait,
     fetch_with_retries,
-    parse_retry_after,
 )
 from eventmesh_trio.pipeline.network.dial import connect_tcp
 from eventmesh_trio.pipeline.network.guard import AddressPolicy, IPAddress
@@ -640,6 +640,47 @@ async def test_a_body_without_end_is_refused_when_it_reaches_its_limit() -> None
             await fetch(dripping(OK + framing, piece * 64, pause=0), max_body_bytes=MIB)
 
 
+async def test_the_framing_of_a_body_counts_as_the_body() -> None:
+    framing = b"Transfer-Encoding: chunked\r\n\r\n"
+    piece = b"1;" + b"x" * 4000 + b"\r\na\r\n"
+    with pytest.raises(TooLarge, match="larger than 100000 bytes"):
+        await fetch(dripping(OK + framing, piece * 16, pause=0), max_body_bytes=100_000)
+
+    async def flooding(visit: Visit) -> None:
+        if b"/end" in await visit.request():
+            await visit.send(reply(b"page"))
+        else:
+            await visit.send(b"HTTP/1.1 302 Found\r\nLocation: /end\r\n" + framing)
+            while True:
+                await visit.send(piece)
+
+    page = await fetch(flooding, max_body_bytes=100_000, discard_seconds=60.0)
+    assert page.body == b"page"
+
+
+async def test_while_a_redirects_body_of_tiny_chunks_is_passed_over_other_tasks_run() -> None:
+    async def script(visit: Visit) -> None:
+        if b"/end" in await visit.request():
+            await visit.send(reply(b"page"))
+        else:
+            head = b"HTTP/1.1 302 Found\r\nLocation: /end\r\nTransfer-Encoding: chunked\r\n\r\n"
+            await visit.send(head + b"1\r\nx\r\n" * 60_000 + b"0\r\n\r\n")
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    turns = 0
+    async with open_origin(script) as origin, fetcher_for(discard_seconds=60.0) as fetcher:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take_turns)
+            assert (await fetcher.fetch(origin.url(), OPTIONS)).body == b"page"
+            nursery.cancel_scope.cancel()
+    assert turns > 50  # 360 KB come in some ten reads; each takes a tenth of a second to pass over
+
+
 async def test_a_bomb_is_refused_by_what_it_becomes() -> None:
     bomb = zstandard.compress(bytes(50 * MIB))
     with pytest.raises(TooLarge, match="coding"):
@@ -989,22 +1030,10 @@ async def test_retry_after_is_kept_or_ends_it(autojump_clock: trio.testing.MockC
     assert trio.current_time() == pytest.approx(12)
 
 
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        (b"120", 120),
-        (b" 0 ", 0),
-        (b"Sun, 06 Nov 1994 08:49:37 GMT", 37),
-        (b"Sun, 06 Nov 1994 08:48:37 GMT", 0),
-        (b"soon", None),
-        (b"-5", None),
-        (b"", None),
-        ("٣".encode(), None),
-    ],
-)
-def test_retry_after_is_read_as_seconds_or_as_a_date(value: bytes, seconds: float | None) -> None:
-    now = 784111740.0  # 08:49:00
-    assert parse_retry_after([(b"retry-after", value)], now) == seconds
+def test_the_wait_that_a_response_asks_for_is_that_of_its_first_field():
+    fields = [(b"date", b"x"), (b"retry-after", b"7"), (b"retry-after", b"9")]
+    assert asked_wait(fields, 0.0) == 7
+    assert asked_wait(fields[:1], 0.0) is None
 
 
 # --- limits ---------------------------------------------------------------------------------------

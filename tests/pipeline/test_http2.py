@@ -36,6 +36,7 @@ from hyperframe.frame import (
 
 from eventmesh_trio.abc import Page
 from eventmesh_trio.errors import FetchTimeout, NetworkFailure, PageError, TooLarge
+from eventmesh_trio.pipeline.fetching import http2
 from eventmesh_trio.pipeline.fetching.fetch import HTTPFetcher, open_fetcher
 from eventmesh_trio.pipeline.network.guard import AddressPolicy, IPAddress
 from eventmesh_trio.pipeline.network.limits import FetchLimits
@@ -258,6 +259,25 @@ async def test_a_connection_is_used_again_for_one_request_after_the_other() -> N
                 nursery.start_soon(fetcher.fetch, origin.url(), OPTIONS)
         assert origin.connections == 3
         assert len(origin.requests) == 6
+
+
+async def test_a_connections_window_does_not_shrink_with_the_pages_that_came_through_it() -> None:
+    body = bytes(12_000)  # in one read with the end of the response; 90 of them fill the window
+    async with open_origin(pages(body)) as origin, fetcher_for(idle_read_seconds=2) as fetcher:
+        for _ in range(200):
+            assert (await fetcher.fetch(origin.url(), OPTIONS)).body == body
+        assert origin.connections == 1
+
+
+async def test_a_connection_that_has_served_its_share_of_requests_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http2, "_MAX_REQUESTS", 2)
+    async with open_origin(pages(b"page")) as origin, fetcher_for() as fetcher:
+        for _ in range(5):
+            assert (await fetcher.fetch(origin.url(), OPTIONS)).body == b"page"
+        assert origin.connections == 3
+        assert fetcher.statistics().stale_retries == 0
 
 
 async def test_a_large_body_in_many_frames_comes_whole_through_its_windows() -> None:
@@ -494,6 +514,8 @@ async def test_an_attack_ends_in_an_error_and_costs_little(name: str) -> None:
     [
         [("content-type", "text/html")],
         [(":status", "two hundred")],
+        [(":status", "20000")],
+        [(":status", "0")],
         [(":status", "200"), (":status", "404")],
         [(":status", "200"), ("Upper", "case")],
         [(":status", "200"), ("connection", "close")],

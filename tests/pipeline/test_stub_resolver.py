@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventmesh_trio.errors import DNSError
-from eventmesh_trio.pipeline.network import name_files
+from eventmesh_trio.pipeline.network import dns_channel, name_files
 from eventmesh_trio.pipeline.network.dns_message import (
     Question,
     RecordType,
@@ -309,6 +309,44 @@ async def test_a_server_that_does_not_know_extended_queries_is_asked_plainly(
             assert await addresses(resolver, "site.example") == ["192.0.2.1"]
 
 
+@pytest.mark.parametrize("denied", [A, AAAA])
+async def test_a_name_that_is_denied_for_one_family_only_has_the_addresses_of_the_other(
+    tmp_path: Path, denied: RecordType
+) -> None:
+    other = {A: "192.0.2.1", AAAA: "2001:db8::1"}[AAAA if denied is A else A]
+
+    def zone(query: bytes, name: str, kind: RecordType) -> bytes:
+        if kind is denied:
+            return reply_bytes(query, code=3)
+        return reply_bytes(query, (name, kind, other))
+
+    async with open_world(tmp_path, zone) as (resolver, _):
+        assert await addresses(resolver, "odd.example") == [other]
+
+
+async def test_a_server_that_has_no_address_here_leaves_nothing_open(tmp_path: Path) -> None:
+    zone = table(site_example=["192.0.2.1"])
+    async with open_world(tmp_path, zone) as (resolver, _):
+        lines = "nameserver fe80::1%nowhere0\nnameserver 127.0.0.1\n"
+        (tmp_path / "resolv.conf").write_text(lines)
+        before = open_files()
+        assert await addresses(resolver, "site.example") == ["192.0.2.1"]
+        assert open_files() - before == 1  # to the other server
+
+
+async def test_a_port_that_was_used_for_long_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dns_channel, "_SOCKET_SECONDS", 0.05)
+    async with open_world(tmp_path, table(site_example=["192.0.2.1"])) as (resolver, (server,)):
+        before = open_files()
+        for _ in range(4):
+            assert await addresses(resolver, "site.example") == ["192.0.2.1"]
+            await trio.sleep(0.06)
+        assert len(server.ports) == 4
+        assert open_files() - before == 1
+
+
 async def test_a_lost_packet_is_sent_again(tmp_path: Path) -> None:
     lost: set[RecordType] = set()
     good = table(site_example=["192.0.2.1"])
@@ -453,6 +491,14 @@ async def test_the_search_list_is_followed_as_the_c_library_does(tmp_path: Path)
         assert await addresses(resolver, "site.example") == ["192.0.2.2"]
         assert "box" not in {name for name, _ in server.queries}
         assert await failure(resolver, "box.") == "the host name has no address"
+
+
+async def test_a_name_too_long_for_the_search_list_is_looked_up_as_it_is(tmp_path: Path) -> None:
+    name = ".".join(["x" * 61] * 4)
+    zone = table(**{name.replace(".", "_"): ["192.0.2.1"]})
+    options = "search lan.example\noptions ndots:5\n"
+    async with open_world(tmp_path, zone, options=options) as (resolver, _):
+        assert await addresses(resolver, name) == ["192.0.2.1"]
 
 
 def test_what_the_files_say_is_read_as_the_c_library_reads_it() -> None:

@@ -1,4 +1,4 @@
-"""`eventmesh_trio.wire.problem`: errors as responses, as WIRE.md, section 7, lists them."""
+"""`eventmesh_trio.wire.problem`: errors as responses, as the documentation lists them."""
 
 import json
 

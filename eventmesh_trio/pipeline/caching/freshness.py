@@ -10,14 +10,13 @@ document is never served because its origin fails: the failure is the result
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 import attrs
 
 from eventmesh_trio.abc import CacheEntry, Extraction, Fields, Page, Validators
 from eventmesh_trio.pipeline.caching.limits import CacheLimits
+from eventmesh_trio.wire.http_dates import parse_http_date
 
 __all__ = ["confirmed", "entry_of", "freshness_of", "is_confirmation", "may_be_kept"]
 
@@ -131,14 +130,14 @@ def _lifetime(directives: Mapping[str, str], fields: Fields, now: float) -> floa
     for name in ("s-maxage", "max-age"):
         if name in directives:
             return _delta(directives[name]) or 0.0
-    date = _date(_last(fields, b"date"))
+    date = parse_http_date(_last(fields, b"date"))
     if date is None:
         date = now
     expires = next((value for name, value in fields if name == b"expires"), None)
     if expires is not None:  # of two the first, as of directives
-        until = _date(expires)
+        until = parse_http_date(expires)
         return 0.0 if until is None else until - date  # "0" and the like are in the past
-    modified = _date(_last(fields, b"last-modified"))
+    modified = parse_http_date(_last(fields, b"last-modified"))
     if modified is None:
         return None
     return max(date - modified, 0.0) * _HEURISTIC_SHARE
@@ -146,7 +145,7 @@ def _lifetime(directives: Mapping[str, str], fields: Fields, now: float) -> floa
 
 def _age(fields: Fields, now: float) -> float:
     """How old a response was when it came (RFC 9111, 4.2.3)."""
-    date = _date(_last(fields, b"date"))
+    date = parse_http_date(_last(fields, b"date"))
     apparent = 0.0 if date is None else max(now - date, 0.0)
     told = next(
         (_delta(value.partition(",")[0].strip()) for value in _values(fields, b"age")), None
@@ -159,17 +158,6 @@ def _delta(text: str) -> float | None:
         return None
     # Python refuses to read some thousand digits; nobody means them.
     return float(_MAX_DELTA_SECONDS if len(text) > 10 else min(int(text), _MAX_DELTA_SECONDS))
-
-
-def _date(value: bytes | None) -> float | None:
-    if value is None:
-        return None
-    try:
-        date = parsedate_to_datetime(value.decode("latin-1"))
-        # The form of asctime() names no zone, and means GMT (RFC 9110, 5.6.7).
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
 
 
 # --- Fields ---------------------------------------------------------------------------------------

@@ -97,7 +97,8 @@ class BodyReader:
                     self.wire_bytes += len(chunk)
                     if self.wire_bytes > max_bytes:
                         break
-        except (httpcore2.ProtocolError, httpcore2.NetworkError, FetchTimeout):
+                    await self._let_others_run()
+        except (httpcore2.ProtocolError, httpcore2.NetworkError, FetchTimeout, TooLarge):
             await trio.lowlevel.checkpoint()
 
     async def _let_others_run(self) -> None:  # noqa: ASYNC910  # only when it is time to

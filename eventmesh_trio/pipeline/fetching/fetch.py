@@ -2,8 +2,8 @@
 
 `open_fetcher` opens the connection pool; `HTTPFetcher` is the `Fetcher` of `eventmesh_trio.abc`.
 The HTTP client below it is httpcore2 with connections of our own, those of
-`eventmesh_trio.pipeline.fetching.pool`: a body over its limit is cut by closing its connection. The network is that of
-`eventmesh_trio.pipeline.network.dial`; who does not answer is left alone by
+`eventmesh_trio.pipeline.fetching.pool`: a body over its limit is cut by closing its connection. The
+network is that of `eventmesh_trio.pipeline.network.dial`; who does not answer is left alone by
 `eventmesh_trio.pipeline.network.breaker`.
 """
 
@@ -306,7 +306,8 @@ class HTTPFetcher:
             assert isinstance(stream, GuardedStream) or response.status == 101
             if response.status == 101:
                 raise NetworkFailure("the origin switched protocols without being asked to")
-            stream.head_received()
+            # A file that is cut has its own limit, for what is kept of it.
+            stream.head_received(max(ask.body.max_body_bytes, self._limits.max_body_bytes))
             permit.answered(response.status)
             _note_head(response, trio.current_time() - began)
             return await self._read(response, ask)

@@ -46,6 +46,8 @@ _FRAME_BYTES: Final = (
 )  # a data frame counts for nothing until it is whole
 _DEFAULT_WINDOW_BYTES: Final = 65_535
 _CLOSE_SECONDS: Final = 1.0
+# After so many it is closed: by then our HPACK table may be as large as the origin wants it.
+_MAX_REQUESTS: Final = 1000
 
 
 class RequestNotProcessed(httpcore2.RemoteProtocolError):
@@ -72,6 +74,7 @@ class HTTP2Connection(httpcore2.AsyncConnectionInterface):
             h2.config.H2Configuration(client_side=True, header_encoding=None)
         )
         self._begun = False
+        self._requests = 0
         self._stream_id = 0
         self._events: deque[h2.events.ResponseReceived | h2.events.DataReceived] = deque()
         self._ended = False  # the response
@@ -102,7 +105,9 @@ class HTTP2Connection(httpcore2.AsyncConnectionInterface):
                 raise httpcore2.RemoteProtocolError("there is a body without a head")
             fields = dict(head.headers)
             status = int(fields[b":status"])
-            answered = True
+            answered = 200 <= status <= 999
+            if not answered:
+                raise httpcore2.RemoteProtocolError("the response has a status that is none")
         except (KeyError, ValueError):
             raise httpcore2.RemoteProtocolError("the response has no status") from None
         finally:
@@ -140,6 +145,7 @@ class HTTP2Connection(httpcore2.AsyncConnectionInterface):
         self._events.clear()
         self._ended = False
         self._overhead_bytes = 0
+        self._requests += 1
         self._stream_id = connection.get_next_available_stream_id()
         host = next(value for name, value in request.headers if name.lower() == b"host")
         connection.send_headers(
@@ -207,8 +213,8 @@ class HTTP2Connection(httpcore2.AsyncConnectionInterface):
             await self._stream.write_control(data)
 
     def _acknowledge(self, event: h2.events.DataReceived) -> None:
-        if not self._ended:
-            self._h2.acknowledge_received_data(event.flow_controlled_length or 0, self._stream_id)
+        # After the response's end as well: the connection's window is for all that follow.
+        self._h2.acknowledge_received_data(event.flow_controlled_length or 0, self._stream_id)
 
     def _too_much(self) -> TooLarge:
         return TooLarge(
@@ -238,7 +244,8 @@ class HTTP2Connection(httpcore2.AsyncConnectionInterface):
         if self._state != "active":
             await trio.lowlevel.checkpoint()
             return
-        if self._ended and not self._events and not self._going_away:
+        used_up = self._going_away or self._requests >= _MAX_REQUESTS
+        if self._ended and not self._events and not used_up:
             self._state = "idle"
             self._expires_at = trio.current_time() + self._limits.keep_alive_seconds
             await trio.lowlevel.checkpoint()

@@ -3,7 +3,6 @@
 import random
 import time
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 import attrs
@@ -11,9 +10,10 @@ import trio
 
 from eventmesh_trio.abc import Fetcher, Fields, Page
 from eventmesh_trio.errors import CircuitOpen, PageError, bare
+from eventmesh_trio.wire.http_dates import parse_retry_after
 from eventmesh_trio.wire.requests import CrawlOptions
 
-__all__ = ["RETRYABLE_STATUSES", "RetryLimits", "fetch_with_retries", "parse_retry_after"]
+__all__ = ["RETRYABLE_STATUSES", "RetryLimits", "asked_wait", "fetch_with_retries"]
 
 RETRYABLE_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _RANDOM: Final = random.Random()
@@ -99,25 +99,14 @@ async def fetch_with_retries(
             if last or page.status not in RETRYABLE_STATUSES:
                 return page
             earlier = page
-            asked = parse_retry_after(page.fields, now())
+            asked = asked_wait(page.fields, now())
             if (asked or 0) > limits.max_retry_after_seconds:
                 return page
         wait = rng.uniform(0, limits.delay_after(attempt))
         await trio.sleep(wait if asked is None else asked)
 
 
-def parse_retry_after(fields: Fields, now: float) -> float | None:
-    """The seconds that a response asks to wait, or None where it does not say, or not clearly.
-
-    Source: RFC 9110, section 10.2.3: seconds, or a date.
-    """
+def asked_wait(fields: Fields, now: float) -> float | None:
+    """The seconds that a response asks to wait, as `parse_retry_after` reads its field."""
     value = next((value for name, value in fields if name == b"retry-after"), None)
-    if value is None:
-        return None
-    text = value.decode("latin-1").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:12])
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
-    except (ValueError, TypeError, OverflowError):
-        return None
+    return parse_retry_after(value, now)

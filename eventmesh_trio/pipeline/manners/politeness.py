@@ -15,7 +15,7 @@ import trio
 
 from eventmesh_trio.abc import Page
 from eventmesh_trio.pipeline.fetching.fetch import parse_target
-from eventmesh_trio.pipeline.fetching.retry import parse_retry_after
+from eventmesh_trio.pipeline.fetching.retry import asked_wait
 from eventmesh_trio.pipeline.manners.host_turns import BACK_OFF_STATUSES, BackOffLimits, Host
 from eventmesh_trio.pipeline.manners.robots import (
     RobotsCache,
@@ -234,7 +234,7 @@ class Politeness:
         asked = None
         if page.status in BACK_OFF_STATUSES:
             self._back_offs += 1
-            asked = parse_retry_after(page.fields, time())
+            asked = asked_wait(page.fields, time())
         host.answered(page.status, asked, began)
 
     def _enter(self, name: str) -> Host:

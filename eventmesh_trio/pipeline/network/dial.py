@@ -212,12 +212,20 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
         self._closed = False
         self._in_head = False
         self._head_deadline = math.inf
+        self._max_rest_bytes = limits.max_body_bytes
+        self._rest_bytes = 0
         self.head_bytes = 0
         """What the origin has sent since the last request was written, up to the head's end."""
 
-    def head_received(self) -> None:
-        """The response head is complete: from here on the limits are the body's."""
+    def head_received(self, max_bytes: int) -> None:
+        """The response head is complete: from here on the limits are the body's.
+
+        Args:
+          max_bytes: of all that is still to come, framing (chunk extensions, trailers) included.
+        """
         self._in_head = False
+        self._max_rest_bytes = max_bytes
+        self._rest_bytes = 0
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         """Receive some bytes, ``b""`` at the end.
@@ -229,8 +237,16 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
         if self._in_head:
             return await self._read_head(max_bytes)
         limit = self._limits.idle_read_seconds
+        room = self._max_rest_bytes - self._rest_bytes
         with _translated(httpcore2.ReadError), trio.move_on_after(limit):
-            return bytes(await self._stream.receive_some(max_bytes))
+            data = bytes(await self._stream.receive_some(min(max_bytes, room + 1)))
+            self._rest_bytes += len(data)
+            if len(data) > room:
+                raise TooLarge(
+                    f"the body is larger than {self._max_rest_bytes} bytes",
+                    context={"limit_bytes": self._max_rest_bytes},
+                )
+            return data
         raise _too_slow("waiting for more of the response body", limit)
 
     async def _read_head(self, max_bytes: int) -> bytes:

@@ -12,6 +12,7 @@ from eventmesh_trio.pipeline.network.dns_message import Question, Reply, decode_
 __all__ = ["Channel", "ask_stream", "open_socket", "socket_address"]
 
 _QUERIES_PER_SOCKET: Final = 200
+_SOCKET_SECONDS: Final = 10.0  # a port that is used for longer may be found out
 _MAX_DATAGRAM_BYTES: Final = 4096
 _SYSTEM_RANDOM: Final = random.SystemRandom()
 
@@ -31,12 +32,14 @@ class Channel:
         self._waiting: dict[int, _Waiting] = {}
         self._connected = trio.Event()
         self._queries = 0
+        self._expires_at = trio.current_time() + _SOCKET_SECONDS
         self._retired = False
         self._closed = False
 
     @property
     def is_used_up(self) -> bool:
-        return self._closed or self._queries >= _QUERIES_PER_SOCKET
+        expired = trio.current_time() >= self._expires_at
+        return self._closed or expired or self._queries >= _QUERIES_PER_SOCKET
 
     def retire(self) -> None:
         """Close it when nobody waits for an answer any more."""

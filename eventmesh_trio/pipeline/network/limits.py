@@ -65,7 +65,8 @@ class FetchLimits:
     """Fields in one response head."""
 
     max_body_bytes: int = attrs.field(default=10 * 1024 * 1024, validator=_positive)
-    """Of one body as received, content codings not removed."""
+    """Of one body as received, content codings not removed, its framing (chunk sizes and
+    extensions, frame heads) included."""
 
     max_decoded_bytes: int = attrs.field(default=10 * 1024 * 1024, validator=_positive)
     """What any one content coding of a body may expand to."""

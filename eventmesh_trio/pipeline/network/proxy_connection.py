@@ -317,6 +317,8 @@ class ProxyConnection:
                 data = await self._receive(room)
                 room -= len(data)
                 wire.receive_data(data)
+            else:
+                await trio.lowlevel.checkpoint()  # one read may bring ten thousand chunks
         if wire.our_state is not h11.DONE or wire.their_state is not h11.DONE:
             raise _Over
         wire.start_next_cycle()

@@ -10,7 +10,8 @@ what is truncated. It does not do what a name service switch adds (mDNS, LDAP); 
 
 Answers are believed from the server that was asked, at the port it was asked from (the kernel sees
 to both: each socket is connected), for the question that was asked, by an unpredictable number. A
-socket serves some 200 queries and is then replaced by one with another port (RFC 5452).
+socket serves some 200 queries, for some seconds, and is then replaced by one with another port
+(RFC 5452).
 """
 
 import random
@@ -174,7 +175,13 @@ class StubResolver:
             return _LOOPBACK  # RFC 6761: never asked for
         resolver = self._files.resolver
         for candidate in resolver.candidates(name) if self._completes_names else (bare,):
-            if found := await self._both_families(candidate):
+            try:
+                found = await self._both_families(candidate)
+            except ValueError:
+                if candidate == bare:
+                    raise
+                continue  # too long with the domain behind it
+            if found:
                 return found
         return ()
 
@@ -192,9 +199,9 @@ class StubResolver:
             if reply is None:
                 return
             replies[kind] = reply
-            if reply.code == _NO_SUCH_NAME:
-                scope.cancel()  # of any kind
-            elif reply.addresses:
+            # The other family is waited for, also where there is no such name of any kind: some
+            # servers say so of names that only have addresses of the other (RFC 4074, section 4.2).
+            if reply.addresses or reply.code == _NO_SUCH_NAME:
                 scope.deadline = min(scope.deadline, trio.current_time() + _OTHER_FAMILY_SECONDS)
 
         encode_query(0, Question(name, RecordType.A))  # raises ValueError here, where it is caught
@@ -233,8 +240,9 @@ class StubResolver:
         if channel is None or channel.is_used_up:
             if channel is not None:
                 channel.retire()
+            address = socket_address(server, self._port)  # which may fail, and leaves nothing then
             channel = self._channels[server] = Channel(open_socket(server))
-            self._nursery.start_soon(channel.run, socket_address(server, self._port))
+            self._nursery.start_soon(channel.run, address)
         reply = await channel.ask(question, extended)
         if not reply.truncated:
             return reply

@@ -1,10 +1,10 @@
 """Outgoing proxies: connections to judged addresses, made by the operator's own proxy.
 
 `Tunnel` is a `eventmesh_trio.pipeline.network.dial.Connect`: it stands where a TCP connection would
-be made, *after* the address was judged, and asks the proxy for a connection to that very address. So
-the guard means with a proxy what it means without, and TLS and ``Host`` speak to the name as ever.
-That is also why plain ``http`` is tunnelled: a forward proxy given a URL must look its host up
-itself (RFC 9112, section 3.2.2), and could find another address than the one that was judged.
+be made, *after* the address was judged, and asks the proxy for a connection to that very address.
+So the guard means with a proxy what it means without, and TLS and ``Host`` speak to the name as
+ever. That is also why plain ``http`` is tunnelled: a forward proxy given a URL must look its host
+up itself (RFC 9112, section 3.2.2), and could find another address than the one that was judged.
 
 The proxy's own address is the operator's choice, and is not judged. Its credentials are in no
 message, log line or ``repr``.

@@ -168,9 +168,9 @@ async def _watch_memory(browser: Browser, keeper_pid: int, limits: RenderLimits)
     """
     forkers: set[int] = set()  # which start the processes of pages
     while True:
-        await trio.sleep(limits.memory_check_seconds)
         held = 0
-        processes = memory_below(keeper_pid)
+        # In a thread: it reads some hundred files, which takes some milliseconds.
+        processes = await trio.to_thread.run_sync(memory_below, keeper_pid, abandon_on_cancel=True)
         mains = {process.pid for process in processes if process.parent_pid == keeper_pid}
         # Not those further down: what was just forked still goes by its parent's name.
         forkers |= {
@@ -192,6 +192,7 @@ async def _watch_memory(browser: Browser, keeper_pid: int, limits: RenderLimits)
                 with suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGKILL)
         browser.held_bytes = held
+        await trio.sleep(limits.memory_check_seconds)
 
 
 # --- A browser that runs already ----------------------------------------------------------------

@@ -158,7 +158,7 @@ class APIClient:
                 raise NetworkFailure("the response is not valid HTTP")
             stream = response.extensions["network_stream"]
             assert isinstance(stream, GuardedStream)
-            stream.head_received()
+            stream.head_received(self._body.max_body_bytes)
             fields = tuple((name.lower(), value) for name, value in response.headers)
             if response.status != 200:
                 return APIAnswer(response.status, fields, b"")

@@ -1,8 +1,8 @@
 """Search providers behind one port: what this server has crawled, or an API on the web.
 
 `eventmesh_trio.pipeline.searching.opening` opens the one that the settings name. Which one is asked
-is the operator's choice and never a request's, so the only address that a search ever connects to is
-the configured endpoint's. Every failure is a `DependencyError` that says whose it is and why
+is the operator's choice and never a request's, so the only address that a search ever connects to
+is the configured endpoint's. Every failure is a `DependencyError` that says whose it is and why
 (``provider`` and ``reason`` in its context), and never a key.
 """
 
@@ -27,7 +27,7 @@ from eventmesh_trio.pipeline.caching.store import Unsearchable
 from eventmesh_trio.pipeline.fetching.retry import (
     RETRYABLE_STATUSES,
     RetryLimits,
-    parse_retry_after,
+    asked_wait,
 )
 from eventmesh_trio.pipeline.network.guard import AddressPolicy
 from eventmesh_trio.pipeline.searching.apis import BadAnswer, SearchAPI
@@ -270,7 +270,7 @@ class WebProvider:
                 return self._api.read(answer.body)
             except BadAnswer as error:
                 raise _Failure("bad_answer", str(error)) from None
-        asked = parse_retry_after(answer.fields, self._now())
+        asked = asked_wait(answer.fields, self._now())
         if status == 429:
             raise _Failure("rate_limited", "it has had too many requests", True, asked)
         if status in (401, 402, 403):

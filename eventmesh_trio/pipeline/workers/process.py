@@ -1,7 +1,7 @@
 """One extraction process from outside: how it is started, asked, heard and ended.
 
-Its other side is `eventmesh_trio.pipeline.workers.worker`. Which page goes to which process, and what
-a failure costs, is the pool's to decide (`eventmesh_trio.pipeline.workers.pool`).
+Its other side is `eventmesh_trio.pipeline.workers.worker`. Which page goes to which process, and
+what a failure costs, is the pool's to decide (`eventmesh_trio.pipeline.workers.pool`).
 """
 
 import logging
