@@ -11,7 +11,7 @@ counted; a broken file is moved away and a new one begun; and where even that fa
 store until the next start.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -230,18 +230,24 @@ class SQLiteStore:
         """Write what comes, until `aclose`. What goes wrong is logged, and counted."""
         # Shielded, so that what waits when everything is cancelled is written all the same.
         with self._writer_scope:
-            self._note(await self._in_thread(self._storing, _Call(self, StoreFile.make_room)))
+            await self._contained(self._make_room)
             while True:
                 with trio.move_on_after(_NOTE_USE_SECONDS):
                     await self._wanted.wait()
                 self._wanted = trio.Event()
                 while self._pending or self._used or self._broken is not None:
-                    try:
-                        await self._write_batch()
-                    except Exception as bug:  # the cache's bugs are not the server's end
-                        _logger.exception("the document store could not be written")
-                        self._fail(bug)
-                        self._drop_pending()
+                    await self._contained(self._write_batch)
+
+    async def _contained(self, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await step()
+        except Exception as bug:  # the cache's bugs are not the server's end
+            _logger.exception("the document store could not be written")
+            self._fail(bug)
+            self._drop_pending()
+
+    async def _make_room(self) -> None:
+        self._note(await self._in_thread(self._storing, _Call(self, StoreFile.make_room)))
 
     async def _write_batch(self) -> None:
         if self._broken is not None:
