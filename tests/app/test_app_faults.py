@@ -30,11 +30,7 @@ def settled_descriptors(server: ServerProcess, origin: Origin) -> int:
     options = {"concurrency": 8, "cache_mode": "disabled"}  # starts the worker processes, too
     with open_crawl(server.address, origin.pages(24), options) as stream:
         list(stream.read_events())
-    lowest = server.descriptors()
-    for _ in range(10):
-        time.sleep(0.02)
-        lowest = min(lowest, server.descriptors())
-    return lowest
+    return server.fewest_descriptors(0.2)
 
 
 # --- Vanishing ----------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ async def test_a_server_is_as_large_after_thousands_of_crawls_as_after_some_hund
         await crowd.run(PROCESS_CRAWLS // 3, at_once=AT_ONCE, seed=1)
         await settle(crowd)
         resident = resident_bytes(server.serving_pid)
-        descriptors, threads = server.descriptors(), thread_count(server)
+        descriptors, threads = server.fewest_descriptors(0.5), thread_count(server)
         await crowd.run(PROCESS_CRAWLS, at_once=AT_ONCE, seed=2)
         await settle(crowd)
         assert get_json(server.address, "/sessions") == {"sessions": []}
@@ -129,7 +129,11 @@ async def test_a_server_is_as_large_after_thousands_of_crawls_as_after_some_hund
             f"{threads} threads"
         )
         assert after <= resident * 1.05
-        assert thread_count(server) <= threads
+        wait_until(
+            lambda: thread_count(server) <= threads,
+            15,  # trio keeps a thread for ten seconds after its last use
+            lambda: f"{thread_count(server)} threads, {threads} before",
+        )
 
 
 def thread_count(server: ServerProcess) -> int:

@@ -368,6 +368,22 @@ async def test_an_idle_connection_is_used_again_within_keep_alive_seconds(
         assert world.connections == connections
 
 
+@shows("fetch.keep_alive_seconds")
+async def test_an_idle_connection_is_closed_after_keep_alive_seconds_though_nobody_asks(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+):
+    monkeypatch.setattr("time.monotonic", trio.current_time)
+    async with open_world("fetch.keep_alive_seconds=5", script=answering(reply())) as world:
+        await world.fetch()
+        await trio.sleep(4.9)
+        assert world.fetcher.statistics().open_connections == 1
+        await trio.sleep(5.2)  # looked for each five seconds
+        assert world.fetcher.statistics().open_connections == 0
+        await world.fetch()  # and again, after a time without any
+        await trio.sleep(10.1)
+        assert world.fetcher.statistics().open_connections == 0
+
+
 # --- Lookups -----------------------------------------------------------------------------------
 
 

@@ -61,6 +61,15 @@ class ServerProcess:
         """How many file descriptors the serving process has open."""
         return len(os.listdir(f"/proc/{self.serving_pid}/fd"))
 
+    def fewest_descriptors(self, seconds: float) -> int:
+        """The fewest that were open at any time of some seconds: what is kept has expired."""
+        until = time.monotonic() + seconds
+        fewest = self.descriptors()
+        while time.monotonic() < until:
+            time.sleep(0.02)
+            fewest = min(fewest, self.descriptors())
+        return fewest
+
     def wait_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:

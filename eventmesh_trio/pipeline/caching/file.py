@@ -38,7 +38,9 @@ _TABLES: Final = (
     cache_index.SCHEMA,
 )
 _JOURNAL_BYTES: Final = 16 * 1024 * 1024  # what the write-ahead log shrinks to when it can
-_CHUNK: Final = 32  # documents that one step of an eviction takes out
+_CHUNK: Final = 32  # documents that one step of an eviction takes out, at most
+_CHUNK_SHARE: Final = 32  # and no more than one in 32 of all
+_MERGED_PAGES: Final = 64  # of the index, after each step: about a step's words
 _EVICTED_A_BATCH: Final = 1024  # a transaction must not grow long; the next one goes on
 _EVICTION_TARGET: Final = 0.98  # of the limit; so that not every batch evicts
 _VACUUMED_PAGES: Final = 512  # given back to the file system by one batch
@@ -320,14 +322,18 @@ class StoreFile:
         if self._bytes_used() <= self._limits.store_bytes:
             return 0
         target = self._limits.store_bytes * _EVICTION_TARGET
+        entries = self._number("SELECT count(*) FROM documents")
+        step = min(_CHUNK, max(1, entries // _CHUNK_SHARE))
         evicted = 0
         while evicted < at_most and self._bytes_used() > target:
-            gone = self._delete("id IN (SELECT id FROM documents ORDER BY used LIMIT ?)", _CHUNK)
+            gone = self._delete("id IN (SELECT id FROM documents ORDER BY used LIMIT ?)", step)
             if not gone:
                 break
             evicted += gone
-        # Their words are still there, and marked; a merge gives their pages back.
-        self._writer.execute("INSERT INTO words(words, rank) VALUES('merge', 64)")
+            # Their words are still there, and marked; a merge gives their pages back.
+            self._writer.execute(
+                "INSERT INTO words(words, rank) VALUES('merge', ?)", (_MERGED_PAGES,)
+            )
         return evicted
 
     def _vacuum(self) -> None:

@@ -125,14 +125,18 @@ async def open_fetcher(
             connect_name = tunnel.connect_name if limits.proxy_resolves else None
         backend = GuardedBackend(limits, policy, resolver, connect, connect_name)
         pool = ConnectionPool(ssl_context=ssl_context, network_backend=backend, limits=limits)
-        yield HTTPFetcher(
-            limits=limits,
-            policy=policy,
-            user_agent=user_agent,
-            pool=await stack.enter_async_context(pool),
-            backend=backend,
-            breaker=CircuitBreaker(limits.breaker),
-        )
+        await stack.enter_async_context(pool)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.expire_forever)
+            yield HTTPFetcher(
+                limits=limits,
+                policy=policy,
+                user_agent=user_agent,
+                pool=pool,
+                backend=backend,
+                breaker=CircuitBreaker(limits.breaker),
+            )
+            nursery.cancel_scope.cancel()
 
 
 @attrs.define

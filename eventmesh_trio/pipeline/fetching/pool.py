@@ -17,6 +17,7 @@ from eventmesh_trio.pipeline.network.limits import FetchLimits
 __all__ = ["ConnectionPool", "StaleConnection"]
 
 _CLOSE_SECONDS: Final = 1.0
+_LEAST_EXPIRY_SECONDS: Final = 0.1  # between two looks for what has expired
 
 
 class StaleConnection(Exception):
@@ -39,8 +40,25 @@ class ConnectionPool(httpcore2.AsyncConnectionPool):
         self._guarded = network_backend
         self._limits = limits
         self._turn = DecodeTurn()
+        self._dialled = trio.Event()
+
+    async def expire_forever(self) -> None:
+        """Close what was kept for its time, or was closed by its origin, though nobody asks.
+
+        The pool itself looks only when it is asked for a connection: a server that has nothing
+        more to fetch would keep its last descriptors for good. Where there are no connections,
+        this sleeps.
+        """
+        pause = max(self._limits.keep_alive_seconds, _LEAST_EXPIRY_SECONDS)
+        while True:
+            await self._dialled.wait()
+            self._dialled = trio.Event()
+            while self._connections:
+                await trio.sleep(pause)
+                await self._close_connections(self._assign_requests_to_connections())
 
     def create_connection(self, origin: httpcore2.Origin) -> "_Connection":
+        self._dialled.set()
         return _Connection(origin, self._guarded, self._ssl_context, self._limits, self._turn)
 
     def has_idle(self, origin: httpcore2.Origin) -> bool:

@@ -87,7 +87,7 @@ class FetchLimits:
     """Connections kept open for reuse; 0 keeps none."""
 
     keep_alive_seconds: float = attrs.field(default=15.0, validator=_positive)
-    """How long an idle connection is kept for reuse."""
+    """How long an idle connection is kept for reuse; after twice that it is closed, used or not."""
 
     resolver: str = attrs.field(default="dns", validator=attrs.validators.in_(("dns", "system")))
     """Who looks names up: ``dns`` asks the name servers of ``/etc/resolv.conf`` itself (after
