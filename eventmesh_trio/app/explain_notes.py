@@ -139,8 +139,8 @@ class _NotingMeter:
         self._notes.rendering = outcome
         self._meter.rendered(outcome)
 
-    def settled(self, outcome: str) -> None:
-        self._meter.settled(outcome)
+    def settled(self, outcome: str, urls: int = 1) -> None:
+        self._meter.settled(outcome, urls)
 
 
 def noting(ports: CrawlPorts, notes: Notes) -> CrawlPorts:

@@ -216,8 +216,8 @@ class Metrics:
         self._searches[outcome, provider].inc()
         self._search_times[provider].observe(seconds)
 
-    def settled(self, outcome: str) -> None:
-        self._pages.get(outcome, self._pages[_OTHER]).inc()
+    def settled(self, outcome: str, urls: int = 1) -> None:
+        self._pages.get(outcome, self._pages[_OTHER]).inc(urls)
 
     # --- What others read -----------------------------------------------------------------------
 

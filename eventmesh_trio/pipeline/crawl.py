@@ -21,7 +21,7 @@ import msgspec
 import trio
 
 from eventmesh_trio.abc import JobCounts, Publisher
-from eventmesh_trio.errors import EventMeshError
+from eventmesh_trio.errors import CancelledByClient, EventMeshError
 from eventmesh_trio.pipeline.fetching.retry import RetryLimits
 from eventmesh_trio.pipeline.frontier import Errand, Frontier
 from eventmesh_trio.pipeline.gauge import StageGauge
@@ -126,6 +126,7 @@ class CrawlJob:
         self._tally = Tally(self.total)
         self._gauge = StageGauge()
         run = f"{session_id} {request_id}"  # request ids are told apart within a session only
+        self._meter = ports.meter
         self._stages = Stages(
             ports=ports.for_run(run),
             options=self._options,
@@ -194,7 +195,8 @@ class CrawlJob:
     def closing(
         self, status: RunStatus, reason: str | None, error: EventMeshError | None
     ) -> Sequence[Event]:
-        """A run ``error`` where there is one, then ``summary``."""
+        """A run ``error`` where there is one, then ``summary``. Once, when the run is over."""
+        self._meter.settled(CancelledByClient.type, self._frontier.waiting)
         timestamp = self._timestamp()
         summary = summary_event(
             self._tally,
@@ -312,6 +314,7 @@ class CrawlJob:
             if not errand.spellings:
                 break
         del self._in_hand[errand.first]
+        self._meter.settled(outcome.name)
 
     async def _wait_room(self, publisher: Publisher) -> None:
         """Wait for our readers; and let no other run wait for them."""

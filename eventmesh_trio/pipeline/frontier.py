@@ -74,6 +74,11 @@ class Frontier:
     def settled(self) -> int:
         return self._settled
 
+    @property
+    def waiting(self) -> int:
+        """Errands that are not settled whole."""
+        return len(self._queue) + len(self._leased)
+
     async def lease(self) -> Errand:
         """Take the next errand; wait while all are leased, for one may come back.
 

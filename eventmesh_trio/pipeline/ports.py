@@ -96,8 +96,8 @@ class Meter(Protocol):
         """A page was to be rendered, and this came of it."""
         ...
 
-    def settled(self, outcome: str) -> None:
-        """A URL is done with: ``ok``, ``cached``, or the type of its error."""
+    def settled(self, outcome: str, urls: int = 1) -> None:
+        """URLs are done with: ``ok``, ``cached``, or the type of their error."""
         ...
 
 
@@ -114,7 +114,7 @@ class _NoMeter:
 
     def rendered(self, outcome: RenderOutcome) -> None: ...
 
-    def settled(self, outcome: str) -> None: ...
+    def settled(self, outcome: str, urls: int = 1) -> None: ...
 
 
 @attrs.frozen

@@ -52,6 +52,13 @@ class Outcome:
     provisional: bool = False  # a render failed: the next attempt may bring a better document
     entry: CacheEntry | None = None  # what the cache may keep of it
 
+    @property
+    def name(self) -> str:
+        """How it ended, in a word: ``cached``, ``ok``, or the type of its error."""
+        if self.error is not None:
+            return self.error.type
+        return "cached" if self.from_cache else "ok"
+
 
 def refusal_of(page: Page, *, now: float, **context: object) -> HTTPStatusError | None:
     """The error of a page that is not the document asked for: any status but 200 to 299.

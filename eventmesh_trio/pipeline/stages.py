@@ -164,12 +164,6 @@ class Stages:
 
     async def bring(self, errand: Errand) -> Parcel | Outcome:
         """Get one URL's page; an outcome where the cache has its document, or nothing came."""
-        brought = await self._bring(errand)
-        if isinstance(brought, Outcome):
-            self._ports.meter.settled("cached" if brought.from_cache else _type_of(brought.error))
-        return brought
-
-    async def _bring(self, errand: Errand) -> Parcel | Outcome:
         began = trio.current_time()
         found = await self.shelf.find(errand)
         if found is not None and self.shelf.is_fresh(found):
@@ -252,7 +246,6 @@ class Stages:
             error = self._contain(failure, parcel.errand, "extraction")
             self._explain(error, parcel.attempts)
             await trio.lowlevel.checkpoint()  # it may have failed before its first one
-        self._ports.meter.settled(_type_of(error))
         stages = reading.stages if reading else extraction_stages(options.extract_mode)
         if error is None:
             self.shelf.land(parcel.errand, entry)
@@ -338,10 +331,6 @@ def _contain(request_id: str, failure: BaseException, errand: Errand, stage: str
     if others is not None:
         raise others
     return InternalError("the server failed to handle this URL; its log says why")
-
-
-def _type_of(error: EventMeshError | None) -> str:
-    return "ok" if error is None else error.type
 
 
 def _elsewhere(errand: Errand, final_url: str) -> str | None:

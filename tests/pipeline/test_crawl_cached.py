@@ -142,6 +142,26 @@ async def test_a_stale_document_without_validators_is_fetched_anew() -> None:
     assert server.fetcher.validators == [None, None]
 
 
+async def test_a_document_that_went_stale_before_it_could_be_shared_is_no_hit(
+    autojump_clock: MockClock,
+) -> None:
+    fields = ("ETag", '"v1"'), ("Cache-Control", "max-age=60")
+    server = Server(FakeFetcher(answer_with("text", *fields)))
+    slow = RecordingPublisher()
+    slow.take_room()  # read, and not yet kept: it stays in reach of others
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.job().work, slow)
+        await wait_all_tasks_blocked()
+        server.clock.now += 61
+        for _ in range(3):
+            await server.crawl(cache_mode="read_write")
+        slow.give_room()
+    counts = server.cache.statistics()
+    # Each of the first two got a page, for what the first had is too old to be used unasked.
+    assert (counts.hits, counts.misses, counts.shared, counts.revalidated) == (2, 2, 0, 0)
+    assert (len(server.fetcher.started), counts.hit_rate) == (2, 0.5)
+
+
 async def test_a_304_about_another_version_has_the_page_fetched() -> None:
     def answer(url: str) -> Page:
         asked = server.fetcher.validators[-1]

@@ -5,6 +5,8 @@ from typing import Any
 
 import attrs
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 
 from eventmesh_trio.abc import Page
 from eventmesh_trio.errors import NetworkFailure, ParseFailure
@@ -44,8 +46,8 @@ class RecordingMeter:
     def rendered(self, outcome: str) -> None:
         self.renders.append(outcome)
 
-    def settled(self, outcome: str) -> None:
-        self.outcomes.append(outcome)
+    def settled(self, outcome: str, urls: int = 1) -> None:
+        self.outcomes += [outcome] * urls
 
 
 def ports(
@@ -84,6 +86,30 @@ async def test_each_url_is_settled_once_by_how_it_ended() -> None:
     await crawl(used, "http://e.org/a")
     assert meter.outcomes[3:] == ["cached"]
     assert (len(meter.fetches), len(meter.extractions)) == (2, 1)
+
+
+async def test_what_a_run_leaves_when_it_is_cancelled_is_settled_as_cancelled() -> None:
+    used, meter = ports()
+    job = CrawlJob(
+        CrawlRequest(urls=[f"http://e.org/{name}" for name in "abbc"]),
+        session_id="s",
+        request_id="r",
+        ports=used,
+    )
+    publisher = RecordingPublisher()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(job.work, publisher)
+            while not publisher.events:
+                await trio.lowlevel.checkpoint()
+            publisher.take_room()
+            await wait_all_tasks_blocked()
+            scope.cancel()
+    job.closing("cancelled", "client", None)
+    done = len(meter.outcomes) - meter.outcomes.count("cancelled")
+    assert len(meter.outcomes) == 3  # of four URLs two are one
+    assert 1 <= done < 3
+    assert set(meter.outcomes) == {"ok", "cancelled"}
 
 
 async def test_a_page_that_cannot_be_read_is_told_as_such() -> None:

@@ -11,6 +11,7 @@ that wait with it. All but `board` is synchronous; a flight is identity, not a l
 held across tasks, and is given up by whoever ends the work.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -51,12 +52,14 @@ class Flights:
         self._flights: dict[str, Flight] = {}
         self._shared = self._waited_out = 0
 
-    async def board(self, key: str, patience_seconds: float) -> "Flight | CacheEntry | None":
+    async def board(
+        self, key: str, patience_seconds: float, is_usable: Callable[[CacheEntry], bool]
+    ) -> "Flight | CacheEntry | None":
         """Hold the flight of a key, or wait for what its holder brings.
 
-        Returns: a `Flight` to fly, and to end by `finish` or `give_up`; the entry that another
-          brought, fresh at that moment; or None: fetch without a flight, for there is nothing to
-          share, or the patience is over.
+        Returns: a `Flight` to fly, and to end by `finish`; the entry that another brought, if it is
+          usable still; or None: fetch without a flight, for there is nothing to share, or the
+          patience is over.
 
         Always a checkpoint. Cancelled while it waits, nothing is held.
         """
@@ -74,10 +77,10 @@ class Flights:
                         await flight._over.wait()
                     finally:
                         flight.waiting -= 1
-                if flight.entry is not None:
+                if flight.entry is not None and is_usable(flight.entry):
                     self._shared += 1
                     return flight.entry
-                if flight.alone:
+                if flight.alone or flight.entry is not None:
                     return None
         self._waited_out += 1
         return None

@@ -50,7 +50,9 @@ class Shelf:
         if mode == "read_write":
             # As long as the URL may take by itself: after that, to wait for others is no use. That
             # time does not count as the URL's own, for the others may well wait for their turn.
-            boarded = await self._ports.flights.board(key, self._options.timeout_seconds)
+            boarded = await self._ports.flights.board(
+                key, self._options.timeout_seconds, self.is_fresh
+            )
             if isinstance(boarded, CacheEntry):
                 return boarded
             if boarded is not None:
