@@ -52,6 +52,11 @@ class _Group(click.Group):
             ctx.exit(_INTERRUPTED)
 
 
+# What settles the crawls of this process, by parameters' names.
+_OURS: Final = frozenset({"allow_private", "browser", "file", "profile", "assignments"})
+_COMMAND_LINE: Final = click.core.ParameterSource.COMMANDLINE
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="eventmesh")
 def main() -> None:
@@ -260,9 +265,11 @@ def _flags_of_ours(
     server: str | None, allow_private: Sequence[str], browser: str | None
 ) -> dict[str, Any]:
     """The settings that flags give to work in this process; a server has its own."""
-    if server is not None and (allow_private or browser):
-        name = "--allow-private" if allow_private else "--browser"
-        raise click.UsageError(f"{name} is the server's to give")
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "")
+        if server is not None and parameter.name in _OURS and given is _COMMAND_LINE:
+            raise click.UsageError(f"{parameter.opts[0]} is the server's to give")
     return {"fetch.allow_private": list(allow_private) or None, "render.browser": browser}
 
 

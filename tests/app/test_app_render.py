@@ -183,12 +183,22 @@ async def test_the_end_of_the_server_is_the_browsers(
 
 
 @pytest.mark.parametrize("command", [["crawl", "http://e.org/"], ["search", "words"]])
-def test_the_browser_of_a_server_is_the_servers_to_give(command: list[str]):
-    answer = CliRunner().invoke(
-        main, [*command, "--server", "http://127.0.0.1:1", "--browser", "auto"]
-    )
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--browser", "auto"),
+        ("--allow-private", "10.0.0.0/8"),
+        ("--config", __file__),
+        ("--profile", "low_latency"),
+        ("--set", "mesh.linger_seconds=10"),
+    ],
+)
+def test_the_settings_of_a_server_are_the_servers_to_give(
+    command: list[str], flag: str, value: str
+):
+    answer = CliRunner().invoke(main, [*command, "--server", "http://127.0.0.1:1", flag, value])
     assert answer.exit_code == 2
-    assert "--browser is the server's to give" in answer.output
+    assert f"{flag} is the server's to give" in answer.output
 
 
 def test_a_browser_that_is_not_there_keeps_the_server_from_starting():

@@ -1,5 +1,6 @@
 """Each setting under ``cache`` and what it changes."""
 
+import threading
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import trio
 
 from eventmesh_trio.abc import Page
+from eventmesh_trio.pipeline.caching.file import StoreFile
 from eventmesh_trio.testing import FakeFetcher, make_page
 from tests.helpers.entries import make_entry
 from tests.helpers.settled import World, events_of, open_world, shows
@@ -104,6 +106,39 @@ async def test_a_write_waits_busy_seconds_for_another_process(tmp_path: Path):
             other.close()
             await world.mesh.cache.store.flush()
             assert (world.mesh.cache.statistics().store.trouble is None) is kept
+
+
+@shows("cache.lookup_seconds")
+async def test_a_document_is_looked_for_no_longer_than_lookup_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    disk = threading.Event()
+    asked: list[str] = []
+
+    def hang(file: StoreFile, key: str) -> None:
+        asked.append(key)
+        disk.wait(30)
+
+    where = f"cache.store=sqlite:{tmp_path}/a"
+    settings = (where, "cache.lookup_seconds=0.1", "cache.retry_seconds=1")
+    async with open_world(*settings) as world:
+        store = world.mesh.cache.store
+        monkeypatch.setattr(StoreFile, "get", hang)
+        try:
+            with trio.fail_after(20):
+                assert await store.get("k0") is None
+                for _ in range(100):  # nobody asks it for a while, and nobody waits
+                    assert await store.get("k0") is None
+            assert asked == ["k0"]
+            assert store.statistics().trouble == "a look into the file took too long"
+        finally:
+            disk.set()
+        monkeypatch.undo()
+        await trio.sleep(1.1)
+        await fill(world, 1)
+        await store.flush()
+        assert await store.get("k0") is not None
+        assert store.statistics().trouble is None
 
 
 @shows("cache.retry_seconds")

@@ -43,6 +43,10 @@ class CacheLimits:
     busy_seconds: float = attrs.field(default=5.0, validator=attrs.validators.ge(0))
     """How long a write waits for another process that writes to the same file."""
 
+    lookup_seconds: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
+    """How long a look into the file may take (a disk that hangs); after it the document is fetched,
+    and nobody looks there for ``retry_seconds``."""
+
     retry_seconds: float = attrs.field(default=5.0, validator=attrs.validators.ge(0))
     """How long nothing is written to the file after a write has failed (a full disk)."""
 

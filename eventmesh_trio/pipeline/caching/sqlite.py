@@ -126,6 +126,7 @@ class SQLiteStore:
         self._broken: BaseException | None = None  # found so, and not yet replaced
         self._trouble: str | None = None
         self._blocked_until = 0.0  # of trio's clock: nothing is written before
+        self._unread_until = 0.0  # likewise: nothing is looked up before
         self._size = Written(entries=0, bytes_used=0)
         self._evicted = self._refused = self._dropped = self._failures = self._set_aside = 0
         # One thread at a time for each connection; whoever holds all three has the file alone.
@@ -144,9 +145,7 @@ class SQLiteStore:
                 await trio.lowlevel.checkpoint()
                 return _refreshed(change.entry, newer)
         try:
-            entry = await self._in_thread(
-                self._reading, _Call(self, partial(StoreFile.get, key=key))
-            )
+            entry = await self._look_up(key)
         except UnreadableEntry:
             self._failures += 1
             self._submit(key, Change("delete", None))
@@ -154,6 +153,18 @@ class SQLiteStore:
         if entry is not None and len(self._used) < _MAX_USED:
             self._used[key] = self._wall_time()
         return _refreshed(entry, newer)
+
+    async def _look_up(self, key: str) -> CacheEntry | None:
+        if trio.current_time() < self._unread_until:
+            await trio.lowlevel.checkpoint()
+            return None
+        with trio.move_on_after(self._limits.lookup_seconds):
+            return await self._in_thread(
+                self._reading, _Call(self, partial(StoreFile.get, key=key))
+            )
+        self._unread_until = trio.current_time() + self._limits.retry_seconds
+        self._fail(TimeoutError("a look into the file took too long"))
+        return None
 
     async def search(self, query: str, limit: int) -> Sequence[SearchHit]:
         call = _Call(self, partial(StoreFile.search, query=query, limit=limit))
