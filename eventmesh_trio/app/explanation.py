@@ -59,7 +59,7 @@ class Robots:
     allowed: bool
     user_agent: str  # the name that groups are looked up by
     line: str | None = None  # the rule that decides
-    reason: str | None = None
+    reason: str | None = None  # why it is not allowed, or why there are no rules
     crawl_delay_seconds: float = 0.0  # as asked for
     requests: Sequence["Request"] = ()
 

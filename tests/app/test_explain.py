@@ -242,6 +242,12 @@ def test_robots_txt_is_told_with_the_line_that_decides(site: Origin) -> None:
     assert told["robots.txt"][0] == "allowed by “Allow: /private/open” (as eventmesh_trio)"
 
 
+def test_a_site_without_robots_txt_is_told_to_have_none(site: Origin) -> None:
+    del site.own["/robots.txt"]
+    told = explain(site.url("/article"))
+    assert told["robots.txt"][0] == ("allowed: there is none (HTTP status 404) (as eventmesh_trio)")
+
+
 def test_robots_txt_may_be_ignored_and_is_told_all_the_same(site: Origin) -> None:
     site.own["/private/diary"] = (HTML, PAGE)
     told = explain(site.url("/private/diary"), "--ignore-robots")

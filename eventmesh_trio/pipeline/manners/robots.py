@@ -108,6 +108,7 @@ class Robots:
     expires_at: float  # `trio.current_time`
     failure: PageError | None = None  # why nothing is allowed; ``file`` is what was had before
     unreachable_since: float | None = None
+    absence: str | None = None  # why there are no rules, where that allows everything
 
     @property
     def nbytes(self) -> int:
@@ -147,7 +148,7 @@ class Robots:
             allowed=failure is None,
             product=product_token(user_agent),
             line=line if self.failure is None else None,
-            reason=None if failure is None else failure.message,
+            reason=self.absence if failure is None else failure.message,
             asked_delay_seconds=rules.delay_seconds,
         )
 
@@ -179,7 +180,7 @@ class RobotsVerdict:
     allowed: bool
     product: str  # the name that its groups were looked up by
     line: str | None  # the rule that decides; None where none matches, or there are no rules
-    reason: str | None  # why it is not allowed
+    reason: str | None  # why it is not allowed, or why there are no rules
     asked_delay_seconds: float
 
 
@@ -257,7 +258,8 @@ class RobotsCache:
         with trio.move_on_after(limits.fetch_seconds):
             outcome = await self._ask(f"{origin}/robots.txt")
         if isinstance(outcome, (TooManyRedirects, TooLarge, UnsupportedContent)):
-            return self._entry(RobotsFile())  # "unavailable", RFC 9309, section 2.3.1.3
+            # "Unavailable", RFC 9309, section 2.3.1.3.
+            return attrs.evolve(self._entry(RobotsFile()), absence=outcome.message)
         if isinstance(outcome, PageError):
             return self._unreachable(outcome, old)
         if outcome.status >= 500:
@@ -269,7 +271,8 @@ class RobotsCache:
                 old,
             )
         if not 200 <= outcome.status < 300:
-            return self._entry(RobotsFile())
+            absence = f"there is none (HTTP status {outcome.status})"
+            return attrs.evolve(self._entry(RobotsFile()), absence=absence)
         body = outcome.body
         if len(body) >= limits.max_bytes:
             # Cut within a line, which would say something else than it did.
