@@ -1,5 +1,6 @@
 """What holds for all tests: properties that come again, and nothing that is left behind."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,10 @@ _LEFT = pytest.StashKey[Leftovers]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell gives its background jobs an ignored SIGINT, and programs that tests start inherit
+    # that; one that is handled is not inherited.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_SUITE] = Suite.begin()
 
 

@@ -111,6 +111,7 @@ def test_every_command_is_one_that_a_test_runs() -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [c for _, c in COMMANDS if c.startswith("eventmesh config")])
 def test_config_examples_say_something_and_succeed(command: str, tmp_path: Path) -> None:
     (tmp_path / "eventmesh.toml").write_text('profile = "low_latency"\n')
@@ -156,6 +157,7 @@ def test_curl_examples_answer_with_events_or_documents(
             assert documents[-1]["failed"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "command"), [c for c in COMMANDS if c[1].startswith("eventmesh crawl")]
 )
@@ -175,6 +177,7 @@ def test_crawl_examples_write_documents(
     assert "Page home" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [c for _, c in COMMANDS if c.startswith("eventmesh search")])
 def test_search_examples_find_what_the_server_has_crawled(
     command: str, origin: Origin, server: ServerProcess
@@ -194,6 +197,7 @@ def test_search_examples_find_what_the_server_has_crawled(
     assert f"1. <{origin.url('/page/home')}>" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [c for _, c in COMMANDS if c.startswith("eventmesh explain")])
 def test_explain_examples_tell_of_a_document(
     command: str, origin: Origin, server: ServerProcess
@@ -217,6 +221,7 @@ def test_the_serve_example_is_what_serves_in_the_tests(server: ServerProcess) ->
     assert requests.get(f"{server.base_url}/readyz", timeout=10).status_code == 200
 
 
+@pytest.mark.slow
 def test_the_hypercorn_example_serves(origin: Origin) -> None:
     (example,) = {c for _, c in COMMANDS if c.startswith("hypercorn")}
     arguments = [*shlex.split(example)[1:], "--bind", "127.0.0.1:0"]
@@ -267,6 +272,7 @@ def test_the_example_programs_are_those_that_tests_run() -> None:
         assert any(Path(program).name in path.read_text("utf-8") for path in tests), program
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "program"), PROGRAMS)
 def test_python_examples_print_what_they_crawled(
     name: str, program: str, origin: Origin, server: ServerProcess

@@ -57,19 +57,11 @@ def test_runs_of_one_socket_interleave_and_no_slow_origin_holds_up_another(
         socket.send(flat_crawl("slow", origin.slow_pages(3, 1500, host=1), concurrency=3))
         socket.send(crawl("steady", origin.slow_pages(20, 20), concurrency=2))
         socket.send(flat_crawl("other", origin.slow_pages(20, 20, host=3), concurrency=2))
-        started = time.monotonic()
         messages: list[dict[str, Any]] = []
-        ended: dict[str, float] = {}
-        while len(ended) < 3:
-            messages.append(socket.receive())
-            if tag_of(messages[-1]) == "summary":
-                ended[run_of(messages[-1])] = time.monotonic() - started
+        for _ in range(3):  # the stalled one ends by being cancelled only
+            messages += socket.receive_until("summary")
         socket.send({"action": "cancel", "request_id": "stalled", "data": {}})
         messages += socket.receive_until("summary")
-    print(
-        f"{server.kind}: ended after { ({run: round(took, 2) for run, took in ended.items()}) } s"
-    )
-    assert list(ended)[-1] == "slow"
     order = [run_of(message) for message in messages if tag_of(message) == "result"]
     assert {run: order.count(run) for run in ("steady", "other", "slow")} == {
         "steady": 20,

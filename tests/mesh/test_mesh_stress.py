@@ -395,7 +395,9 @@ def live(life: Life, seed: int, order: int) -> None:
 LIVES = (survive, depend, perish, reattach, mingle)
 
 
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize(
+    "block", [0, *(pytest.param(block, marks=pytest.mark.slow) for block in range(1, 4))]
+)
 @pytest.mark.parametrize("life", LIVES)
 def test_random_readers_and_commands_lose_nothing_and_leave_nothing(
     life: Life, block: int, logged: object

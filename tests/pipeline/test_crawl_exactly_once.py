@@ -163,6 +163,7 @@ def weather(seeds: range) -> Counter[str]:
     return endings
 
 
+@pytest.mark.slow
 def test_every_url_is_settled_once_through_random_pauses_resumes_cancels_and_deadlines() -> None:
     endings = weather(range(200))
     assert all(endings[status] > 10 for status in ("completed", "timed_out", "cancelled")), endings
