@@ -4,9 +4,8 @@
 """
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from math import inf
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -14,18 +13,18 @@ import attrs
 import structlog
 import trio
 
-from eventmesh_trio import __version__
-from eventmesh_trio.abc import Encoder, Job, SearchProvider
+from eventmesh_trio.abc import Job, SearchProvider
 from eventmesh_trio.app.admission import Admission
 from eventmesh_trio.app.config import Config
 from eventmesh_trio.app.embedded import EmbeddedStream
+from eventmesh_trio.app.health import health, stats
 from eventmesh_trio.app.observability import Metrics
-from eventmesh_trio.app.stream_config import Protocol
+from eventmesh_trio.app.readers import reader_spec
 from eventmesh_trio.errors import OverloadedError, StreamingError, bare
 from eventmesh_trio.mesh.global_metrics import GlobalStreamingMetrics
 from eventmesh_trio.mesh.hub import Hub, open_hub
 from eventmesh_trio.mesh.observers import LifecycleChannel, Loss
-from eventmesh_trio.mesh.reader import ReaderSpec, Until
+from eventmesh_trio.mesh.reader import ReaderSpec
 from eventmesh_trio.mesh.run import Run
 from eventmesh_trio.mesh.session import Session
 from eventmesh_trio.mesh.subscriber import Subscriber
@@ -245,55 +244,6 @@ class Mesh:
             self.metrics.refusal("runs")
             raise
 
-    def reader_spec(
-        self,
-        wishes: ReaderWishes,
-        *,
-        protocol: Protocol,
-        encoder_for: Callable[[str | None], Encoder],
-        until: Until,
-        connection_id: str,
-        request_id: str | None = None,
-        requested_at: float | None = None,
-    ) -> ReaderSpec:
-        """What a reader's wishes and the settings make of it."""
-        stream = self.config.stream
-        bounds = stream.buffer
-        spec = ReaderSpec(
-            encoder_for=encoder_for,
-            capacity=wishes.buffer_size,
-            min_capacity=bounds.min_events,
-            max_capacity=bounds.max_events,
-            growth_factor=stream.buffer.growth_factor,
-            shrink_factor=stream.buffer.shrink_factor,
-            judged_sends=stream.buffer.backpressure_window_sends,
-            adaptive=wishes.enable_backpressure,
-            slow_client_threshold_ms=wishes.slow_client_threshold_ms,
-            buffer_timeout_ms=wishes.buffer_timeout_ms,
-            batch_bytes=wishes.max_memory_bytes,
-            until=until,
-            request_id=request_id,
-            connection_id=connection_id,
-            protocol=protocol,
-            requested_at=requested_at,
-        )
-        if protocol == "websocket":
-            return attrs.evolve(
-                spec,
-                heartbeat_seconds=inf,
-                flush_interval_seconds=stream.websocket.flush_interval_seconds,
-                warning_events=stream.websocket.backpressure_threshold_events,
-                system_status=False,
-            )
-        http = stream.http(protocol)
-        return attrs.evolve(
-            spec,
-            heartbeat_seconds=http.keep_alive_interval_seconds,
-            max_idle_seconds=http.max_connection_seconds,
-            flush_interval_seconds=http.flush_interval_seconds,
-            batch_events=stream.sse.max_buffered_events if protocol == "sse" else inf,
-        )
-
     @asynccontextmanager
     async def crawl(self, urls: Sequence[str], **options: Any) -> AsyncIterator[EmbeddedStream]:
         """Crawl within this program: ``async with mesh.crawl(urls, concurrency=3) as stream``.
@@ -360,7 +310,8 @@ class Mesh:
 
     def _embedded_spec(self, request_id: str) -> ReaderSpec:
         encoder = HTTPEncoder("ndjson")
-        spec = self.reader_spec(
+        spec = reader_spec(
+            self.config.stream,
             ReaderWishes(),
             protocol="ndjson",
             encoder_for=lambda _: encoder,
@@ -444,39 +395,11 @@ class Mesh:
 
     def health(self) -> dict[str, Any]:
         """The whole picture, for ``/healthz``."""
-        census = self.hub.census
-        status = census.system_status()
-        return {
-            "status": "draining" if self.is_draining else census.health,
-            "version": __version__,
-            "server_health": census.server_health(),
-            "streaming_health": status.streaming_health,
-            "global_metrics": status.global_metrics,
-            "sessions": len(self.hub.sessions),
-            "active_runs": census.active_runs,
-            "cache": self._cache_health(),
-        }
-
-    def _cache_health(self) -> dict[str, Any]:
-        store = self.cache.statistics().store
-        return {
-            "store": store.kind,
-            "status": "ok" if store.trouble is None else "failing",
-            "reason": store.trouble,
-        }
+        return health(self.hub, self.cache.statistics().store, draining=self.is_draining)
 
     async def stats(self) -> dict[str, Any]:
         """What ``/metrics`` tells, as JSON. A checkpoint."""
-        snapshot = self.hub.census.snapshot()
-        return {
-            "streaming": {**attrs.asdict(snapshot), "efficiency": snapshot.efficiency()},
-            "sessions": len(self.hub.sessions),
-            "metrics": await self.metrics.samples(),
-            "cache": {
-                **attrs.asdict(self.cache.statistics()),
-                "hit_rate": self.cache.statistics().hit_rate,
-            },
-        }
+        return await stats(self.hub, self.cache.statistics(), self.metrics)
 
     # --- What delivery tells ----------------------------------------------------------------
 

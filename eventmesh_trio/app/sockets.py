@@ -16,6 +16,7 @@ from eventmesh_trio.abc import Encoder, WebSocket
 from eventmesh_trio.app.calls import Call
 from eventmesh_trio.app.delivery import deliver_messages
 from eventmesh_trio.app.lifespan import Mesh
+from eventmesh_trio.app.readers import reader_spec
 from eventmesh_trio.errors import (
     ConflictError,
     EventMeshError,
@@ -63,7 +64,8 @@ async def crawl_websocket(mesh: Mesh, call: Call) -> None:
     position = session.resolve(call.last_event_id)
     socket = await call.exchange.accept_websocket(call.fields())
     connection = _Connection(mesh, session, socket, request.connection_id, trio.current_time())
-    spec = mesh.reader_spec(
+    spec = reader_spec(
+        mesh.config.stream,
         wishes,
         protocol="websocket",
         encoder_for=partial(_encoder_for, mesh, session, socket),

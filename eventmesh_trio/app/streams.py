@@ -10,6 +10,7 @@ from eventmesh_trio.abc import Fields
 from eventmesh_trio.app.calls import Call
 from eventmesh_trio.app.delivery import deliver
 from eventmesh_trio.app.lifespan import Mesh
+from eventmesh_trio.app.readers import reader_spec
 from eventmesh_trio.errors import ConnectionBroken, StreamingError, bare
 from eventmesh_trio.mesh.reader import ReaderSpec
 from eventmesh_trio.mesh.session import Session
@@ -69,7 +70,8 @@ class HTTPStream:
 
     def reader_spec(self) -> ReaderSpec:
         """What the headers and the settings make of the reader."""
-        spec = self.mesh.reader_spec(
+        spec = reader_spec(
+            self.mesh.config.stream,
             self.wishes,
             protocol=self.encoder.framing,
             encoder_for=lambda _: self.encoder,

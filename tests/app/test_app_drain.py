@@ -20,6 +20,7 @@ from eventmesh_trio.app.config import Config
 from eventmesh_trio.app.dispatch import Application
 from eventmesh_trio.app.lifespan import open_mesh
 from eventmesh_trio.app.loading import load_config
+from eventmesh_trio.app.readers import reader_spec
 from eventmesh_trio.transport.http import serve_connection
 from eventmesh_trio.wire.encoders import HTTPEncoder
 from eventmesh_trio.wire.events import Summary
@@ -349,7 +350,8 @@ async def test_runs_that_linger_end_with_their_summary_too(origin: Origin) -> No
         await trio.sleep(0.1)
         assert await mesh.end_service()
         assert (run.live, run.reason) == (False, "shutdown")
-        spec = mesh.reader_spec(
+        spec = reader_spec(
+            mesh.config.stream,
             ReaderWishes(),
             protocol="ndjson",
             encoder_for=lambda _: HTTPEncoder("ndjson"),

@@ -23,6 +23,7 @@ from eventmesh_trio.app.config import Config
 from eventmesh_trio.app.dispatch import Application
 from eventmesh_trio.app.lifespan import Mesh, open_mesh
 from eventmesh_trio.app.loading import load_config
+from eventmesh_trio.app.readers import reader_spec
 from eventmesh_trio.app.server import serve
 from eventmesh_trio.app.stream_config import Protocol
 from eventmesh_trio.mesh.reader import ReaderSpec
@@ -112,7 +113,8 @@ class World:
     ) -> ReaderSpec:
         """What the program makes of a reader with these tuning fields (``x_buffer_size="9"``)."""
         sent = {name.replace("_", "-").encode(): value.encode() for name, value in wishes.items()}
-        return self.mesh.reader_spec(
+        return reader_spec(
+            self.config.stream,
             parse_wishes(sent.get, self.config.stream.buffer),
             protocol=protocol,
             encoder_for=lambda _: HTTPEncoder("ndjson"),
