@@ -86,6 +86,7 @@ async def open_world(
     addresses: Sequence[str] = ("192.0.2.1",),
     lookup_seconds: float = 0.0,
     lockstep: bool = False,
+    hanging: bool = False,
 ) -> AsyncIterator[World]:
     world: World
 
@@ -96,6 +97,8 @@ async def open_world(
 
     async def connect(address: IPAddress, port: int) -> trio.abc.Stream:
         if not up(address):
+            if hanging:
+                await trio.sleep_forever()
             raise ConnectionRefusedError
         client, server = lockstep_stream_pair() if lockstep else memory_stream_pair()
         nursery.start_soon(serve, server)
@@ -319,6 +322,23 @@ async def test_max_addresses_of_a_name_are_tried(autojump_clock: MockClock):
                     await world.fetch("http://name.example/")
 
 
+@shows("fetch.next_address_seconds")
+@pytest.mark.parametrize("seconds", [0.5, 2])
+async def test_the_next_address_of_a_name_is_tried_after_next_address_seconds(
+    seconds: float, autojump_clock: MockClock
+):
+    async with open_world(
+        f"fetch.next_address_seconds={seconds}",
+        script=answering(reply()),
+        addresses=["192.0.2.1", "192.0.2.2"],
+        up=lambda address: str(address) == "192.0.2.2",
+        hanging=True,
+    ) as world:
+        began = trio.current_time()
+        assert await world.fetch("http://name.example/") == b"page"
+        assert trio.current_time() - began == pytest.approx(seconds)
+
+
 @shows("fetch.max_connections")
 @pytest.mark.parametrize("most", [2, 5])
 async def test_no_more_than_max_connections_are_open_at_once(most: int, autojump_clock: MockClock):
@@ -368,7 +388,6 @@ async def test_an_idle_connection_is_used_again_within_keep_alive_seconds(
         assert world.connections == connections
 
 
-@shows("fetch.keep_alive_seconds")
 async def test_an_idle_connection_is_closed_after_keep_alive_seconds_though_nobody_asks(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ):

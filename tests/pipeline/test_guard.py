@@ -347,9 +347,9 @@ async def test_addresses_are_tried_in_order_up_to_the_limit(
 ) -> None:
     names = Names(a_example=[["8.8.8.1", "8.8.8.2", "8.8.8.3"]])
     wire = Wire("8.8.8.1", hanging=["8.8.8.2"])
-    await backend(names, wire, connect_seconds=3).connect_tcp("a.example", 80)
+    await backend(names, wire, next_address_seconds=3).connect_tcp("a.example", 80)
     assert [address for address, _ in wire.dialled] == ["8.8.8.1", "8.8.8.2", "8.8.8.3"]
-    assert trio.current_time() == pytest.approx(3)
+    assert trio.current_time() == pytest.approx(3)  # the first was refused at once
     wire.dialled.clear()
     with pytest.raises(NetworkFailure, match="refused"):
         await backend(names, wire, max_addresses=1).connect_tcp("a.example", 80)

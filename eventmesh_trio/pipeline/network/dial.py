@@ -13,6 +13,7 @@ import math
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import httpcore2
@@ -28,6 +29,7 @@ from eventmesh_trio.errors import (
 )
 from eventmesh_trio.pipeline.network.guard import AddressPolicy, IPAddress, parse_address, unmapped
 from eventmesh_trio.pipeline.network.limits import FetchLimits
+from eventmesh_trio.pipeline.network.race import first_connected
 from eventmesh_trio.pipeline.network.resolver import Resolver
 from eventmesh_trio.pipeline.network.trace import current_hop, phase
 
@@ -175,22 +177,27 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
     async def _dial(self, targets: Targets, port: int) -> trio.abc.Stream:
         if (hop := current_hop()) is not None:
             hop.addresses = tuple(map(str, targets))
-        limit = self._limits.connect_seconds
-        failure: OSError | None = None
-        for target in targets:
-            try:
-                with phase("connect"), trio.move_on_after(limit):
-                    if isinstance(target, str):
-                        assert self._connect_name is not None
-                        return await self._connect_name(target, port)
-                    # A mapped address as IPv4: hosts without IPv6 can dial that.
-                    return await self._connect(unmapped(target), port)
-            except OSError as error:
-                failure = error
-        if failure is None:
-            raise _too_slow("connecting", limit)
-        reason = "was refused" if failure.errno == errno.ECONNREFUSED else "failed"
-        raise NetworkFailure(f"the connection to the origin {reason}")
+        limits = self._limits
+        try:
+            with phase("connect"):
+                stream = await first_connected(
+                    [partial(self._connect_to, target, port) for target in targets],
+                    attempt_seconds=limits.connect_seconds,
+                    next_seconds=limits.next_address_seconds,
+                )
+        except OSError as error:
+            reason = "was refused" if error.errno == errno.ECONNREFUSED else "failed"
+            raise NetworkFailure(f"the connection to the origin {reason}") from None
+        if stream is None:
+            raise _too_slow("connecting", limits.connect_seconds)
+        return stream
+
+    async def _connect_to(self, target: IPAddress | str, port: int) -> trio.abc.Stream:
+        if isinstance(target, str):
+            assert self._connect_name is not None
+            return await self._connect_name(target, port)
+        # A mapped address as IPv4: hosts without IPv6 can dial that.
+        return await self._connect(unmapped(target), port)
 
     def _forget(self) -> None:
         self.open_connections -= 1

@@ -45,6 +45,9 @@ class FetchLimits:
     connect_seconds: float = attrs.field(default=5.0, validator=_positive)
     """How long one connection attempt to one address may take, and again the TLS handshake."""
 
+    next_address_seconds: float = attrs.field(default=0.25, validator=_positive)
+    """How long an attempt to connect may take before the name's next address is tried beside it."""
+
     max_addresses: int = attrs.field(default=4, validator=_positive)
     """How many addresses of one name are tried, in the resolver's order."""
 
