@@ -320,7 +320,10 @@ def _contain(request_id: str, failure: BaseException, errand: Errand, stage: str
     if isinstance(failure, BaseExceptionGroup):
         bugs, others = failure.split(Exception)
         if bugs is None:
-            raise failure
+            try:
+                raise failure
+            finally:  # its traceback holds this frame, which holds it
+                del failure, others
     _logger.error(
         "a URL could not be handled",
         url=errand.href,
@@ -329,7 +332,10 @@ def _contain(request_id: str, failure: BaseException, errand: Errand, stage: str
         exc_info=failure,
     )
     if others is not None:
-        raise others
+        try:
+            raise others
+        finally:
+            del failure, others
     return InternalError("the server failed to handle this URL; its log says why")
 
 

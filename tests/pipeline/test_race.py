@@ -1,6 +1,8 @@
 """Of several addresses the first that answers is used, and nothing is left of the others."""
 
+import gc
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 import attrs
@@ -105,6 +107,23 @@ async def test_a_proxy_that_fails_ends_it_for_all_addresses(autojump_clock: Mock
     with pytest.raises(ProxyFailure):
         await race([addresses("a", 0, ProxyFailure("gone")), addresses("b", 0)])
     assert addresses.begun == [("a", 0)]
+
+
+@pytest.mark.parametrize("failure", [None, OSError("gone"), ProxyFailure("gone")])
+async def test_what_is_over_is_not_left_to_the_collector(
+    failure: Exception | None, autojump_clock: MockClock
+) -> None:
+    addresses = Addresses()
+
+    async def lose() -> None:
+        attempts = [addresses(name, 1 if failure is None else 0, failure) for name in "abc"]
+        with suppress(OSError, ProxyFailure), trio.move_on_after(0.6):
+            await race(attempts)
+
+    await lose()
+    gc.collect()
+    await lose()
+    assert gc.collect() == 0
 
 
 @pytest.mark.parametrize("after", [0.0, 0.1, 0.25, 0.3, 0.4, 0.5])

@@ -1,19 +1,20 @@
 """One connection out of several that may be had: Happy Eyeballs (RFC 8305, section 5)."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
+import attrs
 import trio
 
 from eventmesh_trio.errors import PageError
 
 __all__ = ["first_connected"]
 
+Attempt: TypeAlias = Callable[[], Awaitable[trio.abc.Stream]]
+
 
 async def first_connected(
-    attempts: Sequence[Callable[[], Awaitable[trio.abc.Stream]]],
-    *,
-    attempt_seconds: float,
-    next_seconds: float,
+    attempts: Sequence[Attempt], *, attempt_seconds: float, next_seconds: float
 ) -> trio.abc.Stream | None:
     """Make the attempts, best first, until one brings a connection.
 
@@ -26,37 +27,50 @@ async def first_connected(
       PageError: as an attempt raised it, at once: what is between us and the addresses has failed.
     Cancelled: no connection is left.
     """
-    connected: list[trio.abc.Stream] = []
-    failures: list[OSError | PageError] = []
-
-    async def attempt(connect: Callable[[], Awaitable[trio.abc.Stream]], over: trio.Event) -> None:
-        try:
-            with trio.move_on_after(attempt_seconds):
-                connected.append(await connect())
-                nursery.cancel_scope.cancel()
-        except OSError as error:
-            failures.append(error)
-        except PageError as error:
-            failures.append(error)
-            nursery.cancel_scope.cancel()
-        over.set()
-
+    if len(attempts) == 1:  # no race, and no nursery
+        with trio.move_on_after(attempt_seconds):
+            return await attempts[0]()
+        return None
+    race = _Race(attempt_seconds)
     try:
         async with trio.open_nursery() as nursery:
-            for connect in attempts:
+            for attempt in attempts:
                 over = trio.Event()
-                nursery.start_soon(attempt, connect, over)
+                nursery.start_soon(race.run, attempt, over, nursery.cancel_scope)
                 with trio.move_on_after(next_seconds):
                     await over.wait()
     except BaseException:
-        await _close(connected)
+        await _close(race.connected)
         raise
-    await _close(connected[1:])
-    if connected:
-        return connected[0]
-    if failures:
-        raise failures[-1]
-    return None
+    await _close(race.connected[1:])
+    if race.connected:
+        return race.connected[0]
+    failure, race.failure = race.failure, None
+    if failure is None:
+        return None
+    try:
+        raise failure
+    finally:
+        del failure  # as above
+
+
+@attrs.define(eq=False)
+class _Race:
+    attempt_seconds: float
+    connected: list[trio.abc.Stream] = attrs.field(factory=list, init=False)
+    failure: OSError | PageError | None = attrs.field(default=None, init=False)
+
+    async def run(self, attempt: Attempt, over: trio.Event, race: trio.CancelScope) -> None:
+        try:
+            with trio.move_on_after(self.attempt_seconds):
+                self.connected.append(await attempt())
+                race.cancel()
+        except (OSError, PageError) as error:
+            # Its traceback holds this frame, which holds us: a cycle, for the collector to find.
+            self.failure = error.with_traceback(None)
+            if isinstance(error, PageError):
+                race.cancel()
+        over.set()
 
 
 async def _close(streams: Sequence[trio.abc.Stream]) -> None:
