@@ -1,7 +1,7 @@
 """One connection out of several that may be had: Happy Eyeballs (RFC 8305, section 5)."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 import trio
@@ -9,6 +9,8 @@ import trio
 from eventmesh_trio.errors import PageError
 
 __all__ = ["first_connected"]
+
+_CLOSE_SECONDS: Final = 1.0
 
 Attempt: TypeAlias = Callable[[], Awaitable[trio.abc.Stream]]
 
@@ -32,6 +34,7 @@ async def first_connected(
             return await attempts[0]()
         return None
     race = _Race(attempt_seconds)
+    lost = race.connected
     try:
         async with trio.open_nursery() as nursery:
             for attempt in attempts:
@@ -39,10 +42,12 @@ async def first_connected(
                 nursery.start_soon(race.run, attempt, over, nursery.cancel_scope)
                 with trio.move_on_after(next_seconds):
                     await over.wait()
-    except BaseException:
-        await _close(race.connected)
-        raise
-    await _close(race.connected[1:])
+        lost = race.connected[1:]
+    finally:
+        # Shielded, for none of them may be left; a forceful close never waits.
+        with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+            for stream in lost:
+                await trio.aclose_forcefully(stream)
     if race.connected:
         return race.connected[0]
     failure, race.failure = race.failure, None
@@ -71,10 +76,3 @@ class _Race:
             if isinstance(error, PageError):
                 race.cancel()
         over.set()
-
-
-async def _close(streams: Sequence[trio.abc.Stream]) -> None:
-    # Shielded, for all of them are to be closed; a forceful close never waits.
-    with trio.CancelScope(shield=True):
-        for stream in streams:
-            await trio.aclose_forcefully(stream)
