@@ -20,6 +20,7 @@ SETTINGS = {
     "mesh.health_window_seconds": 0.1,
     "fetch.allow_private": ["127.0.0.0/8"],
     "fetch.max_idle_connections": 0,
+    "fetch.keep_alive_seconds": 0.1,  # and who closes them has nothing more to do
     "workers.workers": 1,
 }
 
