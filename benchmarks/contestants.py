@@ -3,20 +3,17 @@
 import json
 import os
 import resource
-import shutil
 import socket
 import subprocess
 import sys
 import time
-import venv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import attrs
 
-ROOT = Path(__file__).resolve().parents[1]
-ENVIRONMENT = ROOT / "benchmarks" / ".venv"
+from benchmarks.environment import ENVIRONMENT, ROOT, importing, install
+
 START_SECONDS = 30.0
 DESCRIPTORS = 8192
 FRAMINGS = ("ndjson", "sse", "websocket")
@@ -93,29 +90,14 @@ PEERS = (
 
 def prepare() -> tuple[list[Contestant], dict[str, str]]:
     """Install the peers where that was not done yet; returns who can run, and why others cannot."""
-    python = str(ENVIRONMENT / "bin" / "python")
-    wanted = (ROOT / "benchmarks" / "requirements.txt").read_text()
-    mark = ENVIRONMENT / "installed.txt"
-    if not mark.is_file() or mark.read_text() != wanted:
-        print(f"installing the peers into {ENVIRONMENT} ...", file=sys.stderr)
-        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-        venv.create(ENVIRONMENT, with_pip=True)
-        names = [line for line in wanted.splitlines() if line and not line.startswith("#")]
-        # One by one: a package that has no wheel here must not cost us the others.
-        done = [
-            subprocess.run([python, "-m", "pip", "install", "-q", name], check=False).returncode
-            for name in names
-        ]
-        if not any(done):
-            mark.write_text(wanted)
+    python = install()
     able, missing = [OURS], {}
     for peer in PEERS:
-        test = "; ".join(f"import {module}" for module in (*peer.modules, "orjson"))
-        tried = subprocess.run([python, "-c", test], capture_output=True, check=False)
-        if tried.returncode:
-            missing[peer.name] = tried.stderr.decode().strip().splitlines()[-1]
-        else:
+        reason = importing(python, (*peer.modules, "orjson"))
+        if reason is None:
             able.append(peer)
+        else:
+            missing[peer.name] = reason
     return able, missing
 
 

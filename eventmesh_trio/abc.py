@@ -363,10 +363,9 @@ class ExtractionScores:
     """What a document's ``quality_score`` is made of. All are 0-1 but the count."""
 
     text_chars: int  # of the text found, before any cut
-    length: float  # full marks at 2,500 characters
-    coverage: float  # share of the page's good text that was kept
-    link_density: float  # of what was kept
-    prose: float  # share of the text that is sentences
+    length: float  # full marks at 150 characters
+    prose: float  # share of the text that is sentences, and not mostly links
+    continuity: float  # share that was kept of all that is between its first block and its last
     trust: float  # in the way that it was found
 
 

@@ -241,9 +241,9 @@ def _read(read: Read) -> Iterator[str]:
     scores = read.scores
     if scores is not None and scores.text_chars:
         yield (
-            f"  {scores.text_chars} characters: length {scores.length:.2f}, coverage "
-            f"{scores.coverage:.2f}, without links {1 - scores.link_density:.2f}, prose "
-            f"{scores.prose:.2f}; trust in this method {scores.trust:.2f}"
+            f"  {scores.text_chars} characters: length {scores.length:.2f}, prose "
+            f"{scores.prose:.2f}, in one piece {scores.continuity:.2f}; trust in this method "
+            f"{scores.trust:.2f}"
         )
 
 

@@ -16,7 +16,14 @@ import structlog
 import trio
 
 from eventmesh_trio.abc import Extraction, Page, Renderer, Validators
-from eventmesh_trio.errors import FetchTimeout, HTTPStatusError, PageError, RenderFailure, bare
+from eventmesh_trio.errors import (
+    FetchTimeout,
+    HTTPStatusError,
+    PageError,
+    RenderFailure,
+    UnsupportedContent,
+    bare,
+)
 from eventmesh_trio.pipeline.extract.features import EMPTY_MOUNT
 from eventmesh_trio.pipeline.fetching.content_types import is_html
 from eventmesh_trio.wire.requests import CrawlOptions, ExtractMode
@@ -115,13 +122,16 @@ async def load_page(
     if options.render_mode == "dynamic" and ports.renderer is not None:
         try:
             page = await ports.renderer.render(url, options, before_hop=before_hop)
+        except UnsupportedContent:
+            ports.meter.rendered("discarded")  # a PDF is nothing to a browser, but something to us
         except PageError:
             ports.meter.rendered("failed")
             raise
-        if is_html(page.content_type, page.body):
-            ports.meter.rendered("used")
-            return page
-        ports.meter.rendered("discarded")
+        else:
+            if is_html(page.content_type, page.body):
+                ports.meter.rendered("used")
+                return page
+            ports.meter.rendered("discarded")
     page = await ports.fetcher.fetch(url, options, before_hop=before_hop, validators=validators)
     ports.meter.fetched(page.elapsed_seconds, page.wire_bytes)
     return page

@@ -53,7 +53,7 @@ _features = some(
 _scores = some(
     ExtractionScores,
     text_chars=st.integers(0, 10**9),
-    **dict.fromkeys(("length", "coverage", "link_density", "prose", "trust"), _ratio),
+    **dict.fromkeys(("length", "prose", "continuity", "trust"), _ratio),
 )
 _entries = some(
     CacheEntry,

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventmesh_trio.pipeline.extract.decode import decode, sniff_binary
+from eventmesh_trio.pipeline.extract.source.decode import decode, sniff_binary
+from eventmesh_trio.pipeline.extract.source.labels import codec_of
 
 RUSSIAN = "Вчера открылся новый музей, и первые посетители хвалили собрание. "
 GERMAN = "Gäste “schöne” Grüße – 5 €"
@@ -13,16 +14,17 @@ GERMAN = "Gäste “schöne” Grüße – 5 €"
 def test_a_byte_order_mark_beats_the_header_and_the_page() -> None:
     text = '<meta charset="windows-1252">' + RUSSIAN
     body = b"\xff\xfe" + text.encode("utf-16-le")
-    assert decode(body, "utf-8") == (text, "utf-16-le")
+    source = decode(body, "utf-8")
+    assert (source.text, source.encoding) == (text, "utf-16-le")
 
 
 def test_the_header_beats_the_page() -> None:
-    assert decode(b"<meta charset=iso-8859-1>" + GERMAN.encode(), "UTF-8")[0].endswith(GERMAN)
+    assert decode(b"<meta charset=iso-8859-1>" + GERMAN.encode(), "UTF-8").text.endswith(GERMAN)
 
 
 @pytest.mark.parametrize("label", ["iso-8859-1", "latin1", "US-ASCII", "windows-1252", "cp1252"])
 def test_latin_labels_mean_windows_1252(label: str) -> None:
-    assert decode(GERMAN.encode("cp1252"), label)[0] == GERMAN
+    assert decode(GERMAN.encode("cp1252"), label).text == GERMAN
 
 
 @pytest.mark.parametrize(
@@ -35,53 +37,53 @@ def test_latin_labels_mean_windows_1252(label: str) -> None:
     ],
 )
 def test_a_declaration_in_the_page_is_found(declaration: bytes) -> None:
-    assert RUSSIAN in decode(declaration + RUSSIAN.encode("cp1251"))[0]
+    assert RUSSIAN in decode(declaration + RUSSIAN.encode("cp1251")).text
 
 
 def test_a_meta_that_says_utf_16_means_utf_8() -> None:
-    assert RUSSIAN in decode(b"<meta charset=utf-16>" + RUSSIAN.encode())[0]
+    assert RUSSIAN in decode(b"<meta charset=utf-16>" + RUSSIAN.encode()).text
 
 
 def test_a_declaration_that_the_bytes_contradict_is_passed_over() -> None:
-    assert decode(RUSSIAN.encode("cp1251") * 5, "utf-8")[0] == RUSSIAN * 5
+    assert decode(RUSSIAN.encode("cp1251") * 5, "utf-8").text == RUSSIAN * 5
 
 
 def test_undeclared_utf_8_with_a_few_bad_bytes_stays_utf_8() -> None:
-    text, name = decode(RUSSIAN.encode() + b"\xff\xfe" + RUSSIAN.encode())
-    assert name == "utf-8"
-    assert text.count("\ufffd") == 2
+    source = decode(RUSSIAN.encode() + b"\xff\xfe" + RUSSIAN.encode())
+    assert source.encoding == "utf-8"
+    assert source.text.count("\ufffd") == 2
 
 
 def test_undeclared_legacy_text_is_detected_or_taken_as_windows_1252() -> None:
-    assert decode(RUSSIAN.encode("koi8-r") * 8)[0] == RUSSIAN * 8
-    assert "schöne" in decode(b"<p>" + "Das ist eine schöne Straße".encode("cp1252"))[0]
+    assert decode(RUSSIAN.encode("koi8-r") * 8).text == RUSSIAN * 8
+    assert "schöne" in decode(b"<p>" + "Das ist eine schöne Straße".encode("cp1252")).text
 
 
 @pytest.mark.parametrize("label", ["utf-7", "nonsense", "hex", "", '"'])
 def test_labels_that_no_browser_knows_are_ignored(label: str) -> None:
-    assert decode(RUSSIAN.encode(), label) == (RUSSIAN, "utf-8")
+    assert decode(RUSSIAN.encode(), label).text == RUSSIAN
 
 
 def test_control_characters_are_taken_out() -> None:
-    assert decode(b"a\x00b\x1bc\x7fd\n\te") == ("abcd\n\te", "utf-8")
+    assert decode(b"a\x00b\x1bc\x7fd\n\te").text == "abcd\n\te"
 
 
 @given(st.binary(max_size=300), st.one_of(st.none(), st.text(max_size=12)))
 def test_any_bytes_decode(body: bytes, charset: str | None) -> None:
-    text, _ = decode(body, charset)
-    text.encode()
+    source = decode(body, charset)
+    assert source.text.encode() == source.utf8
 
 
 @given(st.text(max_size=200))
 def test_utf_8_survives(text: str) -> None:
     visible = "".join(c for c in text if c >= " " and not "\x7f" <= c <= "\x9f" and c != "\ufeff")
-    assert decode(("é" + visible).encode())[0] == "é" + visible
+    assert decode(("é" + visible).encode()).text == "é" + visible
 
 
 @pytest.mark.parametrize(
     ("body", "binary"),
     [
-        (b"%PDF-1.4", True),
+        (b"%!PS-Adobe-3.0", True),
         (b"GIF89a\x01", True),
         (b"RIFF\x00\x00\x00\x00WEBPVP8 ", True),
         (bytes(100), True),
@@ -93,3 +95,56 @@ def test_utf_8_survives(text: str) -> None:
 )
 def test_binary_bodies_are_told_from_text(body: bytes, binary: bool) -> None:
     assert sniff_binary(body) is binary
+
+
+def test_utf_8_that_a_server_calls_latin_is_utf_8_all_the_same() -> None:
+    for label in ("iso-8859-1", "windows-1251", "koi8-r"):
+        assert decode(RUSSIAN.encode(), label).text == RUSSIAN
+    assert decode(GERMAN.encode("cp1252"), "iso-8859-1").text == GERMAN
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_told_by_its_tags(codec: str) -> None:
+    source = decode(("\n<html><p>" + RUSSIAN).encode(codec))
+    assert (source.text, source.encoding) == ("\n<html><p>" + RUSSIAN, codec)
+
+
+@pytest.mark.parametrize("codec", ["cp932", "euc_jp", "iso2022_jp"])
+def test_undeclared_japanese_is_told_by_its_kana(codec: str) -> None:
+    text = "<p>昨日、古い港に印刷博物館が開館し、人々が訪れた。"
+    assert decode(text.encode(codec)).text == text
+
+
+@pytest.mark.parametrize(
+    ("label", "codec"),
+    [
+        ("x-sjis", "cp932"),
+        ("KS_C_5601-1987", "cp949"),
+        ("gb2312", "gb18030"),
+        (" TIS-620 ", "cp874"),
+        ("latin5", "cp1254"),
+        ("x-mac-cyrillic", "mac-cyrillic"),
+        ("iso-8859-8-i", "iso8859-8"),
+        ("big5", "big5hkscs"),
+    ],
+)
+def test_a_label_means_what_browsers_take_it_for(label: str, codec: str) -> None:
+    assert codec_of(label) == codec
+
+
+@pytest.mark.parametrize("label", ["utf-32", "iso-2022-kr", "hz-gb-2312", "base64", None])
+def test_what_no_browser_decodes_is_no_label(label: str | None) -> None:
+    assert codec_of(label) is None
+
+
+@pytest.mark.parametrize("spaces", [0, 3, 1000])
+def test_a_control_character_is_found_behind_any_number_of_no_break_spaces(spaces: int) -> None:
+    text = "\xa0" * spaces
+    assert decode(f"{text}a\x85b".encode()).text == f"{text}ab"
+    assert decode(f"{text}ab".encode()).text == f"{text}ab"
+
+
+def test_a_declaration_behind_a_comment_counts_and_one_within_does_not() -> None:
+    commented = b"<!-- <meta charset=koi8-r> -->"
+    assert decode(commented + b"<meta charset=windows-1251>\xcf\xf0\xe8").text.endswith("При")
+    assert decode(b"<meta charset=windows-1251>" + commented + b"\xcf\xf0\xe8").text[-3:] == "При"

@@ -5,18 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventmesh_trio.pipeline.extract import extract_document
-from eventmesh_trio.pipeline.extract.dates import parse_date, url_date
-from eventmesh_trio.pipeline.extract.language import detect, normalise
 from eventmesh_trio.pipeline.extract.links import absolute
-from eventmesh_trio.pipeline.extract.parse import MAX_ATTRIBUTES, MAX_DEPTH, guard
-from eventmesh_trio.pipeline.extract.text import (
-    MAX_HTML_BYTES,
-    MAX_TEXT_BYTES,
-    clean,
-    count_words,
-    cut,
-    reading_minutes,
-)
+from eventmesh_trio.pipeline.extract.metadata.dates import parse_date, url_date
+from eventmesh_trio.pipeline.extract.metadata.language import detect, normalise
+from eventmesh_trio.pipeline.extract.source.parse import MAX_ATTRIBUTES, MAX_DEPTH, guard
+from eventmesh_trio.pipeline.extract.text import MAX_HTML_BYTES, MAX_TEXT_BYTES, clean, cut
+from eventmesh_trio.pipeline.extract.words import count_words, reading_minutes
 from eventmesh_trio.wire.codec import encode_json
 
 
@@ -189,21 +183,21 @@ def test_addresses_are_normalised_and_judged_by_their_parsed_scheme() -> None:
 
 
 def test_the_guard_leaves_ordinary_pages_alone() -> None:
-    page = "<ul>" + "<li>item <b>x</b>" * 3000 + "</ul>" + "<p>one<br>two" * 3000
+    page = b"<ul>" + b"<li>item <b>x</b>" * 3000 + b"</ul>" + b"<p>one<br>two" * 3000
     assert guard(page) == page
 
 
 def test_the_guard_takes_tags_out_and_no_text() -> None:
-    guarded = guard("<div>a" * 20_000 + "</div>" * 20_000)
-    assert guarded.count("<div>") == MAX_DEPTH == guarded.count("</div>")
-    assert guarded.count("a") == 20_000
+    guarded = guard(b"<div>a" * 20_000 + b"</div>" * 20_000)
+    assert guarded.count(b"<div>") == MAX_DEPTH == guarded.count(b"</div>")
+    assert guarded.count(b"a") == 20_000
 
 
 def test_the_guard_takes_attributes_beyond_the_limit_out() -> None:
-    tag = "<p " + " ".join(f'a{n}="{n}"' for n in range(5000)) + ">text</p>"
-    assert guard(tag).count("=") == MAX_ATTRIBUTES
-    assert guard(tag).endswith(">text</p>")
-    data = f'<img src="data:image/png;base64,{"A" * 100_000}" alt="x">'
+    tag = ("<p " + " ".join(f'a{n}="{n}"' for n in range(5000)) + ">text</p>").encode()
+    assert guard(tag).count(b"=") == MAX_ATTRIBUTES
+    assert guard(tag).endswith(b">text</p>")
+    data = b'<img src="data:image/png;base64,' + b"A" * 100_000 + b'" alt="x">'
     assert guard(data) == data
 
 

@@ -219,7 +219,7 @@ async def test_a_response_of_any_status_is_a_page(status: str) -> None:
 
 
 async def test_an_error_page_that_cannot_be_read_keeps_its_status() -> None:
-    page = await fetch(once(reply(b"%PDF-1.7", "404 Not Found", content_type="application/pdf")))
+    page = await fetch(once(reply(b"\x89PNG", "404 Not Found", content_type="image/png")))
     assert (page.status, page.body) == (404, b"")
     page = await fetch(once(reply(b"x" * 5000, "500 Oh")), max_body_bytes=100)
     assert (page.status, page.body) == (500, b"")
@@ -253,7 +253,7 @@ async def test_text_of_these_types_is_read(content_type: str) -> None:
     assert len(page.body) == 1600
 
 
-@pytest.mark.parametrize("content_type", ["application/pdf", "image/png", "video/mp4"])
+@pytest.mark.parametrize("content_type", ["application/zip", "image/png", "video/mp4"])
 async def test_binary_content_is_refused_before_its_body_is_read(content_type: str) -> None:
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: 999999\r\n\r\n"
 
@@ -266,7 +266,13 @@ async def test_binary_content_is_refused_before_its_body_is_read(content_type: s
         await fetch(script)
 
 
-@pytest.mark.parametrize("body", [b"%PDF-1.7 ...", b"\x89PNG\r\n\x1a\n\0\0", b"\x7fELF\2\1\1\0"])
+@pytest.mark.parametrize("content_type", ["application/pdf", "application/x-pdf", "", "text/html"])
+async def test_a_pdf_is_read_by_its_type_or_by_its_bytes(content_type: str) -> None:
+    page = await fetch(once(reply(b"%PDF-1.7\n\xe2\xe3\0\1", content_type=content_type)))
+    assert page.body == b"%PDF-1.7\n\xe2\xe3\0\1"
+
+
+@pytest.mark.parametrize("body", [b"PK\x03\x04 ...", b"\x89PNG\r\n\x1a\n\0\0", b"\x7fELF\2\1\1\0"])
 async def test_binary_content_without_a_type_is_told_by_its_bytes(body: bytes) -> None:
     for content_type in ("", "application/octet-stream"):
         with pytest.raises(UnsupportedContent):

@@ -332,9 +332,7 @@ async def test_cancelled_it_gives_back_its_turn_and_the_browsers_page(
 
 def document(chars: int, quality: int = 80, **features: Any) -> Extraction:
     extraction = make_extraction(make_page(URL))
-    scores = ExtractionScores(
-        text_chars=chars, length=1.0, coverage=1.0, link_density=0.0, prose=1.0, trust=1.0
-    )
+    scores = ExtractionScores(text_chars=chars, length=1.0, prose=1.0, continuity=1.0, trust=1.0)
     members: dict[str, Any] = {
         "page_chars": 10_000,
         "visible_chars": chars,

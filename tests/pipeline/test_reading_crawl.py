@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from eventmesh_trio.abc import Extraction, Page
-from eventmesh_trio.errors import RenderFailure, RobotsDenied
+from eventmesh_trio.errors import RenderFailure, RobotsDenied, UnsupportedContent
 from eventmesh_trio.pipeline.caching.cache import MemoryCache
 from eventmesh_trio.pipeline.crawl import CrawlJob, CrawlPorts
 from eventmesh_trio.testing import (
@@ -222,6 +222,17 @@ async def test_dynamic_fetches_what_turns_out_to_be_no_html() -> None:
     assert metadata.processing_stages == ("render", "fetch", *ONCE)
     assert bench.meter.renders == ["discarded"]
     assert metadata.gate_decision_reason.endswith("what is not HTML is never rendered")
+
+
+async def test_dynamic_fetches_what_no_browser_shows_such_as_a_pdf() -> None:
+    bench = Bench(
+        fetcher=FakeFetcher(lambda _: make_page(URL, b"%PDF-1.7", content_type="application/pdf")),
+        renderer=FakeRenderer(lambda _: UnsupportedContent("a download")),
+    )
+    page, metadata = await one(bench, render_mode="dynamic")
+    assert page.document is not None
+    assert metadata.processing_stages == ("render", "fetch", *ONCE)
+    assert bench.meter.renders == ["discarded"]
 
 
 async def test_an_error_page_in_a_browser_is_an_error_page() -> None:

@@ -345,7 +345,7 @@ async def test_binary_bodies_are_refused() -> None:
     async with open_extractor(ONE) as pool:
         with pytest.raises(UnsupportedContent):
             await pool.extract(
-                Page("u", "u", 200, (), b"%PDF-1.7", "", None, 8, 0.0), "article", None
+                Page("u", "u", 200, (), b"\x89PNG\r\n", "", None, 8, 0.0), "article", None
             )
 
 

@@ -5,6 +5,6 @@ the gate makes of it. Both are pure: no clock but ``extracted_at``, no files, no
 a step: `decode`, `parse`, `metadata`, `outline`, `scoring`, then `text`, `markdown`, `links`.
 """
 
-from eventmesh_trio.pipeline.extract.document import extract_document, extract_page
+from eventmesh_trio.pipeline.extract.document import extract_document, extract_page, extract_text
 
-__all__ = ["extract_document", "extract_page"]
+__all__ = ["extract_document", "extract_page", "extract_text"]

@@ -1,8 +1,6 @@
 """The whole way from bytes to a `Document`, with the gate's verdict on the same parse."""
 
 import hashlib
-import math
-import re
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,37 +10,39 @@ from selectolax.lexbor import LexborNode
 
 from eventmesh_trio.abc import Extraction, ExtractionScores
 from eventmesh_trio.errors import UnsupportedContent
-from eventmesh_trio.pipeline.extract.decode import decode, sniff_binary
+from eventmesh_trio.pipeline.extract.confidence import confidence, score_extraction
 from eventmesh_trio.pipeline.extract.features import measure
-from eventmesh_trio.pipeline.extract.language import detect
-from eventmesh_trio.pipeline.extract.links import base_url, collect
-from eventmesh_trio.pipeline.extract.markdown import markdown
-from eventmesh_trio.pipeline.extract.metadata import Metadata, complete, read_metadata
-from eventmesh_trio.pipeline.extract.outline import Outline, outline
-from eventmesh_trio.pipeline.extract.parse import parse
-from eventmesh_trio.pipeline.extract.scoring import Selection, is_prose, select, select_all
-from eventmesh_trio.pipeline.extract.text import (
-    MAX_HTML_BYTES,
-    as_markup,
-    count_words,
-    cut,
-    plain_text,
-    reading_minutes,
+from eventmesh_trio.pipeline.extract.links import collect
+from eventmesh_trio.pipeline.extract.markdown.markdown import markdown
+from eventmesh_trio.pipeline.extract.metadata.language import detect
+from eventmesh_trio.pipeline.extract.metadata.metadata import (
+    Metadata,
+    complete,
+    read_kind,
+    read_metadata,
 )
+from eventmesh_trio.pipeline.extract.page.outline import Outline, outline
+from eventmesh_trio.pipeline.extract.selection.choice import choose
+from eventmesh_trio.pipeline.extract.selection.kinds import kind_of
+from eventmesh_trio.pipeline.extract.selection.pictures import with_pictures
+from eventmesh_trio.pipeline.extract.selection.regions import strike
+from eventmesh_trio.pipeline.extract.selection.scoring import Selection, select_all
+from eventmesh_trio.pipeline.extract.source.decode import decode, is_pdf, sniff_binary
+from eventmesh_trio.pipeline.extract.source.formats import Markup, to_markup
+from eventmesh_trio.pipeline.extract.source.parse import parse, parse_page
+from eventmesh_trio.pipeline.extract.source.pdf import pdf_markup, read_pdf
+from eventmesh_trio.pipeline.extract.text import MAX_HTML_BYTES, cut, plain_text
+from eventmesh_trio.pipeline.extract.words import count_words, reading_minutes
 from eventmesh_trio.pipeline.fetching.content_types import essence_of, is_html
 from eventmesh_trio.pipeline.gate import judge, judge_data
 from eventmesh_trio.wire.events import Document
 from eventmesh_trio.wire.requests import ExtractMode
 
-__all__ = ["extract_document", "extract_page"]
+__all__ = ["extract_document", "extract_page", "extract_text"]
 
-_MARKUP: Final = re.compile(r"html|xml|sgml")
-_TEXTUAL: Final = re.compile(r"^text/|json|javascript|ecmascript|yaml")
 _SHORT_CHARS: Final = 250
 _NOSCRIPT_CHARS: Final = 500
 _ALTERNATIVE_FACTOR: Final = 2
-_FULL_MARKS_CHARS: Final = 2500
-_TRUST: Final = {"lenient": 0.8, "whole-page": 0.9, "noscript": 0.9, "index": 0.7, "full": 0.9}
 
 
 @attrs.frozen
@@ -67,15 +67,26 @@ def extract_document(
       body: the page, content codings removed.
       url: its address; without it relative links are left out.
       charset: of the Content-Type field, as sent.
-      mode: ``article`` the main content; ``full`` all visible text; ``metadata`` neither text nor
-        Markdown; ``raw`` likewise, and the decoded page itself as ``html``.
+      mode: ``article`` the main content; ``full`` all visible text but for what frames it
+        (navigation, footers, notices); ``metadata`` neither text nor Markdown; ``raw`` likewise,
+        and the decoded page itself as ``html``.
       max_text_chars: cut text and Markdown, each, to that many characters (``truncated``).
     """
-    if sniff_binary(body):
-        body = b""
-    return extract_page(
-        body, url, charset=charset, mode=mode, max_text_chars=max_text_chars
-    ).document
+    try:
+        extraction = extract_page(
+            body, url, charset=charset, mode=mode, max_text_chars=max_text_chars
+        )
+    except UnsupportedContent:
+        extraction = extract_page(b"", url, mode=mode)
+    return extraction.document
+
+
+def extract_text(body: bytes, url: str | None = None, *, charset: str | None = None) -> str:
+    """Only the text of `extract_document`, in less time: without metadata, Markdown and links."""
+    if is_pdf(body) or sniff_binary(body):
+        return ""
+    tree = parse(decode(body, charset).utf8)
+    return _main_content(tree.body, outline(tree.body), read_kind(tree, url)).text
 
 
 def extract_page(
@@ -90,21 +101,21 @@ def extract_page(
     """Read one page, and say how. Arguments as for `extract_document`, and:
 
     Args:
-      content_type: as sent; text that is not markup (plain text, JSON, CSV) is taken as it stands.
+      content_type: as sent; text that is not markup (plain text, JSON, CSV) is taken as it stands,
+        of XML its text. Feeds, sitemaps and PDFs are known without it.
 
-    ``method`` names the way taken: ``main-content``, ``index`` (a page of links), ``lenient``,
-    ``whole-page``, ``noscript``, ``json-ld``, ``plain-text``, ``full``, ``metadata``, ``raw`` or
-    ``none`` (there was no text).
+    ``method`` names the way taken: ``main-content``, ``thread`` (the posts of a forum), ``region``
+    (a page but for its frame), ``index`` (likewise, a page of links), ``lenient``, ``whole-page``,
+    ``noscript``, ``json-ld``, ``feed``, ``sitemap``, ``xml``, ``json``, ``plain-text``, ``pdf``,
+    ``full``, ``metadata``, ``raw`` or ``none`` (there was no text).
     Raises:
-      UnsupportedContent: the bytes are a PDF, an image or other binary data.
+      UnsupportedContent: the bytes are an image or other binary data, or a PDF that is encrypted or
+        broken, or one in the mode ``raw``: it has no source that could be sent.
     """
-    if sniff_binary(body):
-        raise UnsupportedContent("the body is binary data, not a page")
-    source, _ = decode(body, charset)
-    plain = _is_plain(content_type)
-    tree = parse(as_markup(source) if plain else source)
-    base = base_url(tree, url)
-    metadata = read_metadata(tree, url, base)
+    source, markup = _read(body, charset, content_type, mode)
+    parsed = parse_page(markup.html)
+    tree = parsed.tree
+    metadata = read_metadata(tree, url)
     visible = outline(tree.body)
     metadata = complete(metadata, visible)
     features = measure(
@@ -114,32 +125,67 @@ def extract_page(
         has_opengraph=metadata.has_opengraph,
         has_article_jsonld=metadata.has_article_jsonld,
     )
-    if content_type is None or is_html(content_type, body):
+    if markup.method is not None:
+        verdict = judge_data(features, _named(content_type, markup.method))
+    elif content_type is None or is_html(content_type, body):
         verdict = judge(features)
     else:
         verdict = judge_data(features, essence_of(content_type) or "content without a type")
     if mode in ("metadata", "raw"):
         content = _Content(visible, Selection([], 0, mode, 0.0, 0.0), "", mode)
     elif mode == "full":
-        content = _content(visible, select_all(visible), "full")
-    elif plain:
-        content = _content(visible, select_all(visible), "plain-text")
+        content = _content(visible, _select_full(visible), "full")
+    elif markup.method is not None:
+        content = _content(visible, select_all(visible), markup.method)
     else:
         content = _main_content(tree.body, visible, metadata)
-    scores = _scores(content)
+    scores = score_extraction(
+        content.page, content.selection.kept, len(content.text), content.method, source
+    )
     document = _document(
-        content, scores, metadata, url, base, source if mode == "raw" else None, max_text_chars
+        content,
+        scores,
+        metadata,
+        url,
+        metadata.base,
+        source if mode == "raw" else None,
+        max_text_chars,
+        cut_short=markup.truncated or parsed.truncated,
     )
     return Extraction(
         document, content.method, verdict.score, verdict.decision, verdict.reason, features, scores
     )
 
 
-def _is_plain(content_type: str | None) -> bool:
+def _read(
+    body: bytes, charset: str | None, content_type: str | None, mode: ExtractMode
+) -> tuple[str, Markup]:
+    """The decoded source, and the page to read. Of a PDF both are the page that it makes."""
+    if is_pdf(body):
+        if mode == "raw":
+            raise UnsupportedContent("a PDF has no source that could be sent; use another mode")
+        pdf = read_pdf(body)
+        made = pdf_markup(pdf)
+        return made, Markup(made.encode(), "pdf", pdf.truncated)
+    if sniff_binary(body):
+        raise UnsupportedContent("the body is binary data, not a page")
+    decoded = decode(body, charset)
+    return decoded.text, to_markup(decoded, content_type)
+
+
+def _named(content_type: str | None, method: str) -> str:
+    """What a body that is not HTML is, for the gate's reason."""
     essence = essence_of(content_type or "")
-    return (
-        bool(essence) and _MARKUP.search(essence) is None and _TEXTUAL.search(essence) is not None
-    )
+    return essence if essence and not is_html(essence, b"") else f"content of the kind {method}"
+
+
+def _select_full(page: Outline) -> Selection:
+    """All that is seen but what frames it; all of a page that is nothing else."""
+    struck = strike(page, posts=True)
+    kept = [i for i, out in enumerate(struck) if not out]
+    if not any(page.blocks[i].chars for i in kept):
+        return select_all(page)
+    return attrs.evolve(select_all(page), kept=kept)
 
 
 def _content(page: Outline, selection: Selection, method: str) -> _Content:
@@ -149,19 +195,24 @@ def _content(page: Outline, selection: Selection, method: str) -> _Content:
 
 def _main_content(root: LexborNode | None, visible: Outline, metadata: Metadata) -> _Content:
     """The main content, from where it is best to be had when the page itself shows little."""
-    selection = select(visible, forum=metadata.page_type == "forum")
+    kind = kind_of(visible, metadata.kind)
+    selection = choose(visible, kind)
     content = _content(visible, selection, selection.method)
-    if len(content.text) >= _SHORT_CHARS:
+    # Forums keep the posts in ``noscript`` when a program draws them.
+    drawn = kind == "forum" and selection.method != "thread"
+    if len(content.text) >= _SHORT_CHARS and not drawn:
         return content
-    if metadata.body is not None:
+    if metadata.body is not None and not drawn:
         page = outline(parse(metadata.body).body)
         other = _content(page, select_all(page), "json-ld")
         if len(other.text) >= max(_SHORT_CHARS, _ALTERNATIVE_FACTOR * len(content.text)):
             return other
     # What is served to readers without script; a sentence that asks for script is none of it.
     page = outline(root, noscript=True)
-    selection = select(page)
+    selection = choose(page, kind)
     other = _content(page, selection, "noscript")
+    if drawn and selection.method == "thread":
+        return other
     if len(other.text) >= max(_NOSCRIPT_CHARS, _ALTERNATIVE_FACTOR * len(content.text)):
         return other
     return content
@@ -175,10 +226,13 @@ def _document(
     base: str | None,
     html: str | None,
     max_text_chars: int | None,
+    *,
+    cut_short: bool,
 ) -> Document:
     kept = content.selection.kept
-    written = markdown(content.page, kept, 0, base)
-    links, images = collect(content.page, kept, base)
+    shown = with_pictures(content.page, kept)
+    written = markdown(content.page, shown, 0, base)
+    links, images = collect(content.page, shown, base)
     text, text_cut = cut(content.text, max_text_chars)
     written, markdown_cut = cut(written, max_text_chars)
     words = count_words(text)
@@ -191,7 +245,7 @@ def _document(
         text=text,
         word_count=words,
         reading_time=reading_minutes(text, words),
-        quality_score=_confidence(scores),
+        quality_score=confidence(scores),
         extracted_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         content_hash="sha256:" + hashlib.sha256(hashed.encode()).hexdigest(),
         author=metadata.author,
@@ -208,37 +262,5 @@ def _document(
         links=links,
         images=images,
         html=UNSET if html is None else html,
-        truncated=True if text_cut or markdown_cut or html_cut else UNSET,
+        truncated=True if cut_short or text_cut or markdown_cut or html_cut else UNSET,
     )
-
-
-def _scores(content: _Content) -> ExtractionScores:
-    """The measurements behind a document's quality; all 0 where there is no text."""
-    chars = len(content.text)
-    if not chars:
-        return ExtractionScores(
-            text_chars=0, length=0.0, coverage=0.0, link_density=0.0, prose=0.0, trust=0.0
-        )
-    blocks = [content.page.blocks[i] for i in content.selection.kept]
-    prose = sum(block.chars for block in blocks if is_prose(block)) / chars
-    return ExtractionScores(
-        text_chars=chars,
-        length=min(1.0, math.log1p(chars) / math.log1p(_FULL_MARKS_CHARS)),
-        coverage=min(content.selection.coverage, 1.0),
-        link_density=content.selection.link_density,
-        prose=min(prose, 1.0),
-        trust=_TRUST.get(content.method, 1.0),
-    )
-
-
-def _confidence(scores: ExtractionScores) -> int:
-    """How likely it is that the text is the page's content, all of it and nothing else, 0-100.
-
-    Four measurements in equal parts: how much text there is (full marks at 2,500 characters), what
-    share of the page's good text was kept, how little of it is links, and how much of it is
-    sentences. A way other than the first is trusted less.
-    """
-    if not scores.text_chars:
-        return 0
-    parts = scores.length + scores.coverage + 1.0 - scores.link_density + scores.prose
-    return round(100 * parts / 4 * scores.trust)

@@ -2,15 +2,13 @@
 
 from functools import lru_cache
 from typing import Final
-from urllib.parse import urljoin
 
 import can_ada
-from selectolax.lexbor import LexborHTMLParser
 
-from eventmesh_trio.pipeline.extract.outline import Outline
+from eventmesh_trio.pipeline.extract.page.outline import Outline
 from eventmesh_trio.wire.events import Image, Link
 
-__all__ = ["MAX_IMAGES", "MAX_LINKS", "absolute", "base_url", "collect"]
+__all__ = ["MAX_IMAGES", "MAX_LINKS", "absolute", "anchor_of", "collect"]
 
 MAX_LINKS: Final = 2000
 MAX_IMAGES: Final = 500
@@ -20,14 +18,6 @@ _WEB: Final = frozenset(("http:", "https:"))
 _CONTROL: Final = "".join(map(chr, range(33)))
 
 
-def base_url(tree: LexborHTMLParser, url: str | None) -> str | None:
-    """What relative addresses are relative to: the first ``<base href>``, itself under ``url``."""
-    element = tree.css_first("base[href]")
-    href = element.attributes.get("href") if element is not None else None
-    return (absolute(href, url) if href else None) or url
-
-
-@lru_cache(maxsize=2048)
 def absolute(href: str, base: str | None, *, clickable: bool = False) -> str | None:
     """The normalised absolute address, or None: unparsable, too long, or of another scheme.
 
@@ -35,18 +25,40 @@ def absolute(href: str, base: str | None, *, clickable: bool = False) -> str | N
     never pass, however they are spelled: it is the parsed scheme that is judged.
     Source: https://url.spec.whatwg.org/
     """
-    text = href.strip(_CONTROL).replace("\t", "").replace("\n", "").replace("\r", "")
+    address, protocol = _resolved(href, base)
+    return address if protocol in (_CLICKABLE if clickable else _WEB) else None
+
+
+def anchor_of(href: str, base: str | None) -> str:
+    """The place on the same page that an address names, or "" for any other address."""
+    if href[:1] == "#":
+        return href[1:]
+    if base is None or "#" not in href:
+        return ""
+    page, _, anchor = href.partition("#")
+    return anchor if page == base.partition("#")[0] else ""
+
+
+@lru_cache(maxsize=2048)
+def _resolved(href: str, base: str | None) -> tuple[str, str]:
+    """An address in full, and its scheme with the colon; both "" if there is none."""
+    text = href.strip(_CONTROL)
     if not text or len(text) > _MAX_CHARS:
-        return None
+        return "", ""
     try:
-        if base is not None and not text[:8].lower().startswith(("http://", "https://")):
-            text = urljoin(base, text.replace("\\", "/"))
-        parsed = can_ada.parse(text)
+        under = _parsed(base) if base is not None else None
+        parsed = can_ada.parse(text) if under is None else under + text
     except (ValueError, TypeError):
+        return "", ""
+    return str(parsed.href), str(parsed.protocol)
+
+
+@lru_cache(maxsize=64)
+def _parsed(base: str) -> can_ada.URL | None:
+    try:
+        return can_ada.parse(base)
+    except (ValueError, TypeError):  # what is not absolute is no base
         return None
-    if parsed.protocol not in (_CLICKABLE if clickable else _WEB):
-        return None
-    return str(parsed.href)
 
 
 def collect(

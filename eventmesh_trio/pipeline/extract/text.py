@@ -1,4 +1,4 @@
-"""Plain text: blocks joined by newlines, made of visible characters only."""
+"""Plain text: blocks as a browser copies them, made of visible characters only."""
 
 import html
 import re
@@ -6,12 +6,9 @@ from typing import Final
 
 import msgspec
 
-from eventmesh_trio.pipeline.extract.outline import Outline
+from eventmesh_trio.pipeline.extract.page.outline import Block, Outline
 
-__all__ = ["as_markup", "clean", "count_words", "cut", "plain_text", "reading_minutes"]
-
-WORDS_PER_MINUTE: Final = 230
-IDEOGRAPHS_PER_MINUTE: Final = 500
+__all__ = ["as_markup", "clean", "cut", "plain_text"]
 
 MAX_TEXT_BYTES: Final = 4 * 1024 * 1024
 """What text, and what Markdown, may be as JSON, and half of what each may be in memory (Python has
@@ -22,16 +19,15 @@ all the same."""
 MAX_HTML_BYTES: Final = 2 * MAX_TEXT_BYTES
 """Likewise of a page that is asked for as it is, which has neither text nor Markdown."""
 
+_CELLS: Final = frozenset(("td", "th"))
+
 _INVISIBLE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
 """Controls, soft hyphens, zero-width spaces, bidirectional controls, lone surrogates. The joiners
 U+200C and U+200D stay: Persian, Indic scripts and emoji are spelled with them."""
-_WORD: Final = re.compile(
-    r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
-    r"|[^\W\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+(?:['’][^\W\d_]+)?"
-)
-_IDEOGRAPH: Final = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+
+_TO_CLEAN: Final = re.compile(_INVISIBLE.pattern[:-1] + "\u2028\u2029]")
 
 
 def as_markup(text: str) -> str:
@@ -48,28 +44,43 @@ def clean(text: str) -> str:
     Unicode's own line and paragraph separators become LF. A client that cuts NDJSON with
     ``str.splitlines`` would cut at them, within a line.
     """
-    if _INVISIBLE.search(text) is not None:
-        text = _INVISIBLE.sub("", text)
+    if text.isprintable() or _TO_CLEAN.search(text) is None:
+        return text
+    text = _INVISIBLE.sub("", text)
     return text.replace("\u2028", "\n").replace("\u2029", "\n")
 
 
 def plain_text(page: Outline, kept: list[int]) -> str:
-    """The blocks' text, one to a line."""
-    return clean("\n".join(page.blocks[i].text for i in kept if page.blocks[i].text))
+    """The blocks' text, with the white space that a browser copies.
 
-
-def count_words(text: str) -> int:
-    """Words; in scripts written without spaces (Han, Kana) each character counts as one."""
-    return sum(1 for _ in _WORD.finditer(text))
-
-
-def reading_minutes(text: str, words: int) -> int:
-    """Minutes to read at 230 words, or 500 Han or Kana characters, a minute; 0 for no text."""
-    if not words:
-        return 0
-    ideographs = sum(1 for _ in _IDEOGRAPH.finditer(text))
-    minutes = (words - ideographs) / WORDS_PER_MINUTE + ideographs / IDEOGRAPHS_PER_MINUTE
-    return max(1, round(minutes))
+    A blank line around a paragraph and between what two line breaks in a row part; a tab between
+    the cells of a row; else a line each.
+    Source: https://html.spec.whatwg.org/multipage/dom.html#the-innertext-idl-attribute
+    """
+    nodes = page.nodes
+    pieces: list[str] = []
+    last: Block | None = None
+    last_index = -1
+    for index in kept:
+        block = page.blocks[index]
+        if not block.text:
+            continue
+        if last is not None:
+            if block.tag == "p" or last.tag == "p":
+                pieces.append("\n\n")
+            elif block.node == last.node:
+                pieces.append("\n\n" if index == last_index + 1 else "\n")
+            elif (
+                block.tag in _CELLS
+                and last.tag in _CELLS
+                and nodes[block.node].parent == nodes[last.node].parent
+            ):
+                pieces.append("\t")
+            else:
+                pieces.append("\n")
+        pieces.append(block.text)
+        last, last_index = block, index
+    return clean("".join(pieces))
 
 
 def cut(text: str, limit: int | None, max_bytes: int = MAX_TEXT_BYTES) -> tuple[str, bool]:

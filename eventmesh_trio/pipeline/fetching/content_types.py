@@ -3,7 +3,9 @@
 import re
 from typing import Final
 
-__all__ = ["essence_of", "is_html", "is_readable", "looks_binary"]
+__all__ = ["PDF_SIGNATURE", "essence_of", "is_html", "is_readable", "is_text", "looks_binary"]
+
+PDF_SIGNATURE: Final = b"%PDF-"
 
 _UNKNOWN: Final = frozenset(
     {
@@ -27,9 +29,10 @@ _READABLE: Final = frozenset(
         "application/yaml",
     }
 )
+_PDF: Final = frozenset({"application/pdf", "application/x-pdf"})
 _BYTE_ORDER_MARKS: Final = (b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe")
 # What begins like this has no binary data bytes of its own early enough to be told by them.
-_SIGNATURES: Final = (b"%PDF-", b"%!PS-Adobe-", b"GIF87a", b"GIF89a", b"Rar!", b"PK\x03\x04")
+_SIGNATURES: Final = (b"%!PS-Adobe-", b"GIF87a", b"GIF89a", b"Rar!", b"PK\x03\x04")
 # "Binary data bytes": https://mimesniff.spec.whatwg.org/#binary-data-byte
 _BINARY: Final = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 
@@ -50,6 +53,8 @@ def essence_of(content_type: str) -> str:
 
 def is_html(content_type: str, body: bytes) -> bool:
     """Whether a browser would take it for an HTML page; without a type its first bytes tell."""
+    if body.startswith(PDF_SIGNATURE):
+        return False  # whatever it is called
     essence = essence_of(content_type)
     if essence in _HTML:
         return True
@@ -60,6 +65,11 @@ def is_html(content_type: str, body: bytes) -> bool:
 
 
 def is_readable(content_type: str) -> bool | None:
+    """Whether content of that ``Content-Type`` is read, text or PDF; None: its bytes must tell."""
+    return True if essence_of(content_type) in _PDF else is_text(content_type)
+
+
+def is_text(content_type: str) -> bool | None:
     """Whether content of that ``Content-Type`` is text that we read; None: its bytes must tell."""
     essence = essence_of(content_type)
     if essence in _UNKNOWN or "/" not in essence:
@@ -71,7 +81,7 @@ def is_readable(content_type: str) -> bool | None:
 
 
 def looks_binary(head: bytes) -> bool:
-    """Whether the first bytes of a body are not text."""
-    if head.startswith(_BYTE_ORDER_MARKS):
+    """Whether the first bytes of a body are neither text nor a PDF."""
+    if head.startswith((*_BYTE_ORDER_MARKS, PDF_SIGNATURE)):
         return False
     return head.startswith(_SIGNATURES) or _BINARY.search(head) is not None

@@ -16,7 +16,7 @@ from eventmesh_trio.errors import (
     TooLarge,
     UnsupportedContent,
 )
-from eventmesh_trio.pipeline.fetching.content_types import is_readable
+from eventmesh_trio.pipeline.fetching.content_types import is_text
 from eventmesh_trio.pipeline.network.proxy import Passage
 from eventmesh_trio.pipeline.rendering.cdp import CDPSession
 from eventmesh_trio.pipeline.rendering.cdp_messages import (
@@ -205,11 +205,7 @@ class PageLoad:
                 context={"limit_bytes": self._limits.max_html_bytes},
             )
         response = self.response
-        if (
-            response is not None
-            and response.status < 400
-            and is_readable(found["type"]) is not True
-        ):
+        if response is not None and response.status < 400 and is_text(found["type"]) is not True:
             raise _unsupported(response)
 
     def _failed_navigation(self) -> PageError:

@@ -1,0 +1,1 @@
+"""The chosen blocks as Markdown."""

@@ -1,0 +1,79 @@
+"""What the walk asks of an element's attributes: is it hidden, what picture does it show?"""
+
+import re
+from typing import Final
+
+from selectolax.lexbor import LexborNode
+
+__all__ = ["HIDING", "image_source", "is_gutter", "is_hidden", "is_tiny"]
+
+_LAZY_SOURCES: Final = ("data-src", "data-lazy-src", "data-original")
+_SIZE: Final = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)[wx],?")
+_GUTTER_WORDS: Final = """
+    lineno linenos linenumber linenumbers line-number line-numbers ln lnt lntd gutter rouge-gutter
+    gl hljs-ln-numbers react-syntax-highlighter-line-number crayon-nums blob-num
+"""
+_GUTTER: Final = frozenset(_GUTTER_WORDS.split())
+_NUMBERS: Final = re.compile(r"[\d\s.:|]*")
+_SPACER: Final = re.compile(
+    r"(?<![^/_-])(?:blank|spacer|pixel|transparent|placeholder|1x1)\.(?:gif|png|svg)(?:[?#]|$)"
+)
+"""Of an address in lower case: ignoring case in the expression takes several times as long."""
+HIDING: Final = frozenset(("hidden", "aria-hidden", "style"))
+_HIDING_STYLE: Final = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
+
+
+def is_hidden(attributes: dict[str, str | None]) -> bool:
+    """Whether an element is hidden by its own account; style sheets are not read."""
+    if HIDING.isdisjoint(attributes):
+        return False
+    if "hidden" in attributes and attributes["hidden"] != "until-found":
+        return True
+    if attributes.get("aria-hidden") == "true":
+        return True
+    style = attributes.get("style")
+    return style is not None and _HIDING_STYLE.search(style.lower()) is not None
+
+
+def image_source(attributes: dict[str, str | None]) -> str:
+    """The address of an image; a lazy loader's first: its ``src`` is a placeholder."""
+    for name in _LAZY_SOURCES:
+        source = attributes.get(name)
+        if source and source[:5].lower() != "data:":
+            return source
+    source = attributes.get("src")
+    if source and source[:5].lower() != "data:" and _SPACER.search(source.lower()) is None:
+        return source
+    return _largest(attributes.get("srcset") or attributes.get("data-srcset") or "")
+
+
+def _largest(candidates: str) -> str:
+    """The address of the largest image of a ``srcset``."""
+    found, best = "", -1.0
+    address = ""
+    for word in candidates.split():
+        size = _SIZE.fullmatch(word)
+        if size is None:
+            address = word.rstrip(",")
+            if best < 0 and address[:5].lower() != "data:":
+                found, best = address, 0.0
+        elif float(size[1]) > best and address[:5].lower() != "data:":
+            found, best = address, float(size[1])
+    return found
+
+
+def is_gutter(node: LexborNode, attributes: dict[str, str | None]) -> bool:
+    """Whether an element holds the line numbers of a listing, and nothing else."""
+    names = attributes.get("class")
+    if not names or _GUTTER.isdisjoint(names.lower().split()):
+        return False
+    return _NUMBERS.fullmatch(node.text()) is not None
+
+
+def is_tiny(attributes: dict[str, str | None]) -> bool:
+    """Whether an image is a tracking pixel or an icon by its own width and height."""
+    for name in ("width", "height"):
+        value = attributes.get(name)
+        if value and len(value) < 6 and value.isdecimal() and int(value) < 32:
+            return True
+    return False

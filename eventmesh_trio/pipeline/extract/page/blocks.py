@@ -1,0 +1,55 @@
+"""The arrays of an outline: blocks of text, and the elements that hold them."""
+
+import attrs
+
+__all__ = ["Block", "Mark", "Node", "Outline"]
+
+Mark = tuple[str, str, str]
+"""An inline event inside a block: a name (``a``, ``/a``, ``b``, ``br``, ``img``...), URL, text.
+
+``a`` has its own id as text; ``id`` is an anchor without an address; ``math`` has TeX, and "block"
+when it is displayed; ``hr`` is alone in its block; ``task`` is a check box, "x" when checked.
+"""
+
+
+@attrs.define(eq=False)
+class Block:
+    """A run of inline content. ``text`` is what a reader sees, spaces collapsed but in ``pre``."""
+
+    text: str
+    parts: list[str | Mark]
+    chars: int
+    link_chars: int
+    links: int
+    node: int  # index of the innermost node around it
+    tag: str  # of that node
+    images: int = 0
+
+
+@attrs.define(eq=False)
+class Node:
+    """An element that can hold blocks, with the half-open slices of what is inside it."""
+
+    tag: str
+    parent: int  # -1 for the root
+    cues: int
+    attributes: dict[str, str | None]
+    first_block: int
+    end_block: int = 0
+    end_node: int = 0
+
+
+@attrs.define(eq=False)
+class Outline:
+    blocks: list[Block]
+    nodes: list[Node]
+    chars_before: list[int]
+    link_chars_before: list[int]
+
+    def chars(self, node: Node) -> int:
+        """Visible characters inside a node."""
+        return self.chars_before[node.end_block] - self.chars_before[node.first_block]
+
+    def link_chars(self, node: Node) -> int:
+        """Of these, the characters inside links."""
+        return self.link_chars_before[node.end_block] - self.link_chars_before[node.first_block]

@@ -1,0 +1,206 @@
+"""What an element's name, role and class say about it, before any of its text is looked at."""
+
+import re
+from functools import lru_cache
+from typing import Final
+
+__all__ = [
+    "ASIDE",
+    "CAPTION",
+    "COMMENTS",
+    "CONTENT",
+    "DOUBTFUL",
+    "MAIN",
+    "NOISE",
+    "NOTE",
+    "cues_of",
+    "cues_of_attributes",
+]
+
+
+# Flags of one int: enum.IntFlag costs a microsecond an operation, and a page has thousands.
+NOISE: Final = 1  # navigation, advertising, sharing: left out unless it is most of the page
+COMMENTS: Final = 2  # readers' comments: content of a forum, not of an article
+CONTENT: Final = 4  # named as content by its class or id
+MAIN: Final = 8  # named as the main part by HTML or ARIA
+ASIDE: Final = 16
+NOTE: Final = 32  # an admonition of documentation: content though it stands in an aside
+CAPTION: Final = 64  # what stands under a picture, or who took it
+DOUBTFUL: Final = 128  # often noise, as often a part of the text: left out if it is no prose
+
+_TAGS: Final = {
+    "nav": NOISE,
+    "footer": NOISE,
+    "menu": NOISE,
+    "button": NOISE,
+    "article": MAIN,
+    "main": MAIN,
+    "aside": ASIDE,
+    "figcaption": CAPTION,
+}
+_NOISE_ROLES: Final = """
+    navigation banner contentinfo complementary search menu menubar dialog alertdialog toolbar
+    tablist button tooltip alert
+"""
+_ROLES: Final = {"main": MAIN, "article": MAIN, **dict.fromkeys(_NOISE_ROLES.split(), NOISE)}
+_NOISE: Final = """
+    cta feedback nav navbar navigation navi subnav topnav menu submenu menubar breadcrumb
+    breadcrumbs crumbs footer foot sidebar sidenav share sharebar shares sharedaddy social socials
+    related recommend recommended recommendation recommendations recirc promos promotion promoted
+    sponsor sponsored sponsors advert adverts advertisement advertising ad ads adsense adslot dfp
+    cookie cookies consent gdpr newsletter subscribe subscription popup modal pager paging paginator
+    masthead skiplink skip signup login signin outbrain taboola addthis addtoany sharethis tooltip
+    dropdown trending popular copyright disclaimer credits byline widgets toolbar vcard tagcloud
+    tags taglist readmore morelinks seealso rating ratings breaking ticker donate jumplinks
+    printonly screenreader visuallyhidden editsection catlinks navbox metadata hatnote meganav
+    sitenav werbung anzeige anzeigen fusszeile teilen verwandte publicite partager publicidad
+    compartir relacionados relacionadas pubblicita condividi correlati publicidade compartilhar
+    rodape advertentie reklama
+"""
+_DOUBTFUL: Final = """
+    banner banners carousel drawer noprint offcanvas overlay pagination paywall promo
+    registration sharing slideshow toc widget
+"""
+_NOISE_PAIRS: Final = """
+    side-bar bread-crumb read-more read-next read-also more-from more-stories more-news
+    more-articles more-posts most-read most-popular most-viewed see-also you-may up-next
+    next-article sign-up log-in skip-to skip-link sr-only screen-reader visually-hidden author-bio
+    author-box author-info author-card author-description author-desc author-profile author-details
+    author-about author-block author-widget author-section author-container post-author author-bios
+    about-author about-the post-meta post-tags post-footer post-nav entry-meta entry-footer
+    article-meta article-tags article-footer edit-section call-to site-header site-footer site-nav
+    global-header global-nav global-footer page-header page-footer page-nav tag-list back-to
+    pull-quote
+"""
+_COMMENTS: Final = """
+    comment comments commentlist commentary disqus replies respond discussion livefyre talkback
+    kommentar kommentare commentaire commentaires comentario comentarios commenti reacties
+"""
+_CONTENT: Final = """
+    article content entry post story main body text prose hentry markdown articlebody richtext
+    wysiwyg artikel articulo articolo artigo inhalt contenu contenido contenuto conteudo
+"""
+_CONTENT_PAIRS: Final = " ".join(
+    f"{first}-{second}"
+    for first in ("article", "post", "entry", "page", "main", "story", "blog", "news", "single")
+    for second in ("body", "content", "text", "article")
+)
+_NOTES: Final = """
+    note admonition callout warning tip caution important info hint
+"""
+_CAPTIONS: Final = "caption captions figcaption"
+_CAPTION_PAIRS: Final = "image-credit photo-credit image-copyright"
+
+
+def _flags(*lists: tuple[str, int]) -> dict[str, int]:
+    flags: dict[str, int] = {}
+    for words, flag in lists:
+        for word in words.split():
+            flags[word] = flags.get(word, 0) | flag
+    return flags
+
+
+def _seconds_by_first(pairs: dict[str, int]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for pair, flag in pairs.items():
+        first, _, second = pair.partition("-")
+        found.setdefault(first, {})[second] = flag
+    return found
+
+
+_WORDS: Final = _flags(
+    (_NOISE, NOISE),
+    (_DOUBTFUL, DOUBTFUL),
+    (_COMMENTS, COMMENTS),
+    (_CONTENT, CONTENT),
+    (_CONTENT_PAIRS.replace("-", ""), CONTENT),
+    (_NOTES, NOTE),
+    (_CAPTIONS, CAPTION),
+)
+_PAIRS: Final = _seconds_by_first(
+    _flags((_NOISE_PAIRS, NOISE), (_CONTENT_PAIRS, CONTENT), (_CAPTION_PAIRS, CAPTION))
+)
+_LAYOUT: Final = frozenset(("has", "with", "no", "without", "hide", "show", "is"))
+"""``has-sidebar`` says what is beside an element, or how it looks, not what it is."""
+_FIRSTS: Final = frozenset(word.encode() for word in _PAIRS)
+_SECONDS: Final = frozenset(word.encode() for pair in _PAIRS.values() for word in pair)
+_LAYOUT_BYTES: Final = frozenset(word.encode() for word in _LAYOUT)
+_TELLING_CUES: Final = {word.encode(): flag for word, flag in _WORDS.items()}
+_TELLING: Final = frozenset((*_TELLING_CUES, *_FIRSTS, *_SECONDS, *_LAYOUT_BYTES))
+_LETTERS: Final = bytes(code if 97 <= code <= 122 else 32 for code in range(256))
+"""To ``bytes.translate``: what is not in a-z becomes a blank."""
+_WORD: Final = re.compile(r"[a-z]+")
+_PIECE: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_MAX_SEEN: Final = 4096
+"""Values of ``class`` and ``id`` that are remembered; then all are forgotten. A page has 390, and
+145 that were not among the last 4096 of other sites. ``lru_cache`` takes twice as long."""
+_seen: Final[dict[str, int]] = {}
+_MAX_NAMES_CHARS: Final = 256
+"""Of one attribute, that are read. Utility classes by the dozen say nothing more."""
+
+
+@lru_cache(maxsize=16384)
+def _cues_of_name(name: str) -> int:
+    """What one class name says, by its words and pairs of words (``postMeta``, ``post-meta``)."""
+    words = _WORD.findall(name) if name.islower() else _PIECE.findall(name)
+    if len(words) > 1 and words[0].lower() in _LAYOUT:
+        return 0
+    cues = 0
+    seconds = None
+    for piece in words:
+        word = piece.lower()
+        cues |= _WORDS.get(word, 0)
+        if seconds is not None:
+            cues |= seconds.get(word, 0)
+        seconds = _PAIRS.get(word)
+    return cues
+
+
+def _cues_of_names(names: str) -> int:
+    """What the names in an attribute say; name by name only where neighbours matter."""
+    cut = names[:_MAX_NAMES_CHARS]
+    if cut.islower():
+        # Takes half as long as a regular expression.
+        words = cut.encode("utf-8", "replace").translate(_LETTERS).split()
+    else:
+        words = " ".join(_PIECE.findall(cut)).lower().encode().split()
+    cues = 0
+    if telling := _TELLING.intersection(words):
+        if _LAYOUT_BYTES.isdisjoint(telling) and (
+            _SECONDS.isdisjoint(telling) or _FIRSTS.isdisjoint(telling)
+        ):
+            for word in telling:
+                cues |= _TELLING_CUES.get(word, 0)
+        else:
+            for name in cut.split():
+                cues |= _cues_of_name(name)
+    if len(names) <= _MAX_NAMES_CHARS:  # one that is longer is not worth its memory
+        if len(_seen) >= _MAX_SEEN:
+            _seen.clear()
+        _seen[names] = cues
+    return cues
+
+
+def cues_of(tag: str, attributes: dict[str, str | None]) -> int:
+    """What the element says about itself. Equal classes, ids and names in them are read once."""
+    cues = _TAGS.get(tag, 0)
+    return cues | cues_of_attributes(attributes) if attributes else cues
+
+
+def cues_of_attributes(attributes: dict[str, str | None]) -> int:
+    """What its attributes say, whatever its name."""
+    cues = 0
+    get = attributes.get
+    if names := get("class"):
+        known = _seen.get(names)
+        cues = _cues_of_names(names) if known is None else known
+        if len(attributes) == 1:
+            return cues
+    if identity := get("id"):
+        known = _seen.get(identity)
+        cues |= _cues_of_names(identity) if known is None else known
+    if role := get("role"):
+        cues |= _ROLES.get(role, 0)
+    if (item := get("itemprop")) and item.lower() == "articlebody":
+        cues |= MAIN | CONTENT
+    return cues

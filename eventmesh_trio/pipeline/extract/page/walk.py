@@ -1,0 +1,388 @@
+"""The one walk over a tree that makes the arrays of an outline.
+
+It keeps its own stack: no nesting can exhaust Python's. It is the longest loop of an extraction, a
+few thousand turns a page, and written accordingly: what most nodes need is in `Walk.run` itself.
+"""
+
+import re
+from typing import Final
+
+from selectolax.lexbor import LexborNode
+
+from eventmesh_trio.pipeline.extract.page.attributes import (
+    HIDING,
+    image_source,
+    is_gutter,
+    is_hidden,
+    is_tiny,
+)
+from eventmesh_trio.pipeline.extract.page.blocks import Block, Mark, Node
+from eventmesh_trio.pipeline.extract.page.cues import cues_of, cues_of_attributes
+from eventmesh_trio.pipeline.extract.page.elements import (
+    LEAF,
+    LINK,
+    MARKED,
+    MARKING,
+    NODE,
+    PLAIN_INLINE,
+    TAGS_SEEN,
+    TEXT,
+    meet,
+)
+
+__all__ = ["Walk"]
+
+_LIGHT_STYLE: Final = re.compile(r"font-weight\s*:\s*(?:normal|[1-4]00)\b", re.IGNORECASE)
+_MAX_MARKS: Final = 16
+"""Emphasis and links that are open where a block begins, and are repeated in it. Emphasis has six
+kinds; hundreds inside each other would be repeated in every block."""
+_MAX_ANNOTATIONS: Final = 8
+"""Of one formula, that are looked at; converters write one or two. Each is searched for in all of
+the formula's text, so their time would grow with the square of their number."""
+_TEX_ENCODINGS: Final = frozenset(("application/x-tex", "application/x-latex", "tex", "latex"))
+
+
+class Walk:
+    """The state of one walk.
+
+    Args:
+      noscript: go into ``<noscript>`` too.
+    """
+
+    def __init__(self, *, noscript: bool) -> None:
+        self.noscript = noscript
+        self.blocks: list[Block] = []
+        self.nodes: list[Node] = []
+        self.current = -1
+        self.parts: list[str | Mark] = []
+        self.link_chars = 0
+        self.links = 0
+        self.images = 0
+        self.in_link = 0
+        self.open_marks: list[Mark] = []
+        self.pre = 0
+        self.line_open = False  # in preformatted text: something stands on the current line
+        self.has_text = False
+        self.has_break = False
+
+    def run(self, root: LexborNode) -> None:  # noqa: PLR0915  # a call costs a tenth of a node
+        tags = TAGS_SEEN[self.noscript].copy()
+        blocks, nodes = self.blocks, self.nodes
+        is_shown = HIDING.isdisjoint
+        attributes = root.attributes
+        tag = root.tag or "body"
+        nodes.append(Node(tag, -1, cues_of(tag, attributes), attributes, 0))
+        self.current = 0
+        # Elements that were entered, and what `close` is to do: mostly, to end a node.
+        stack: list[tuple[LexborNode, Node | str]] = []
+        node = root.first_child
+        while True:
+            if node is None:
+                if not stack:
+                    break
+                node, opened = stack.pop()
+                if isinstance(opened, Node):
+                    if self.parts:
+                        self.flush()
+                    opened.end_block = len(blocks)
+                    opened.end_node = len(nodes)
+                    self.current = opened.parent
+                elif opened == "a":
+                    self.close_link()
+                elif opened:
+                    self.close(opened)
+                node = node.next
+                continue
+            try:
+                kind, tag, cues = tags[node.tag_id]
+            except KeyError:
+                kind, tag, cues = tags[node.tag_id] = meet(node, noscript=self.noscript)
+            if kind == TEXT:
+                text = node.text_content or ""
+                if self.pre:
+                    self.add_text(text)
+                # Half of all text is the white space between tags.
+                elif self.has_text or not text.isspace():
+                    self.parts.append(text)
+                    self.has_text = True
+                    if self.in_link:
+                        self.link_chars += len(text.strip())
+            elif kind >= NODE:
+                attributes = node.attributes
+                if attributes:
+                    if (not is_shown(attributes) and is_hidden(attributes)) or (
+                        (self.pre or tag == "td") and is_gutter(node, attributes)
+                    ):
+                        if tag == "span":
+                            self.add_hidden_math(node, attributes)
+                        node = node.next
+                        continue
+                    if kind == NODE:
+                        cues |= cues_of_attributes(attributes)
+                if kind == PLAIN_INLINE:
+                    stack.append((node, ""))
+                elif kind == LINK:
+                    stack.append((node, self.open_link(attributes)))
+                elif kind == MARKING:
+                    stack.append((node, self.open_mark(tag, attributes)))
+                elif self.pre:
+                    stack.append((node, self.open_line(tag)))
+                else:
+                    if self.parts:
+                        self.flush()
+                    opened = Node(tag, self.current, cues, attributes, len(blocks))
+                    self.current = len(nodes)
+                    nodes.append(opened)
+                    if tag == "pre":
+                        self.pre = 1
+                        opened = "pre"
+                    stack.append((node, opened))
+                node = node.first_child
+                continue
+            elif kind == LEAF:
+                self.add_leaf(tag, node)
+            node = node.next
+        self.close_node()
+
+    def open_link(self, attributes: dict[str, str | None]) -> str:
+        """Enter a link or an anchor; return the word by which `close` will know what to do."""
+        href = attributes.get("href")
+        anchor = attributes.get("id") or attributes.get("name") or ""
+        if href is None:
+            if anchor:
+                self.parts.append(("id", anchor, ""))
+            return ""
+        self.in_link += 1
+        self.links += 1
+        mark = ("a", href, anchor)
+        self.open_marks.append(mark)
+        self.parts.append(mark)
+        return "a"
+
+    def open_mark(self, tag: str, attributes: dict[str, str | None]) -> str:
+        """Enter another inline element that leaves a trace."""
+        if self.pre:
+            if tag == "code" and attributes:
+                names = attributes.get("class") or ""
+                language = attributes.get("data-lang") or attributes.get("data-language")
+                if language:
+                    names = f"language-{language} {names}"
+                if names:
+                    self.parts.append(("lang", names, ""))
+            return ""
+        name = MARKED.get(tag)
+        if name is None:
+            return self.open_quoted(tag)
+        if name == "b" and _LIGHT_STYLE.search(attributes.get("style") or "") is not None:
+            return ""  # pasted from word processors: a wrapper that is bold by name only
+        mark = (name, "", "")
+        if mark in self.open_marks:
+            return ""  # bold in bold is bold; and every block repeats the marks that are open
+        self.open_marks.append(mark)
+        self.parts.append(mark)
+        return name
+
+    def open_line(self, tag: str) -> str:
+        """Enter an element in preformatted text: a line, or highlighting."""
+        if tag not in ("div", "p", "li", "tr"):
+            return ""
+        self.end_line()
+        return "line"
+
+    def close(self, what: str) -> None:
+        if what == "pre":
+            self.flush()
+            self.pre = 0
+            self.close_node()
+        elif what == "line":
+            self.end_line()
+        elif what in ("”", ")"):
+            self.parts.append(what)
+        else:
+            self.open_marks.pop()
+            self.parts.append(("/" + what, "", ""))
+
+    def open_quoted(self, tag: str) -> str:
+        """Quotation marks and the reading above ideographs: characters that CSS draws."""
+        self.parts.append("“" if tag == "q" else "(")
+        return "”" if tag == "q" else ")"
+
+    def close_link(self) -> None:
+        self.in_link -= 1
+        mark = self.open_marks.pop()
+        parts = self.parts
+        # The sign that links a heading to itself is no part of the heading.
+        if len(parts) > 1 and mark[1][:1] == "#" and parts[-2] is mark:
+            sign = parts[-1]
+            if sign in ("¶", "\u200b") or (sign == "#" and self.nodes[self.current].tag[0] == "h"):
+                del parts[-2:]
+                self.links -= 1
+                self.link_chars -= 1
+                return
+        parts.append(("/a", "", ""))
+
+    def end_line(self) -> None:
+        """In preformatted text: what follows is on a line of its own."""
+        if self.line_open:
+            self.parts.append("\n")
+            self.line_open = False
+
+    def close_node(self) -> None:
+        if self.parts:
+            self.flush()
+        node = self.nodes[self.current]
+        node.end_block = len(self.blocks)
+        node.end_node = len(self.nodes)
+        self.current = node.parent
+
+    def add_leaf(self, tag: str, node: LexborNode) -> None:
+        if tag == "br":
+            self.add_break()
+        elif tag == "img":
+            self.add_image(node.attributes)
+        elif tag == "hr":
+            self.flush()
+            self.parts.clear()
+            self.parts.append(("hr", "", ""))
+            self.images = 1  # something to show, though no text
+            self.flush(rule=True)
+        elif tag == "amp-img":
+            self.add_image(node.attributes)
+        elif tag == "math":
+            self.add_math(node)
+        elif tag == "mjx-container":
+            math = node.css_first("math")
+            if math is not None:
+                self.add_math(math, display="display" in node.attributes)
+        elif tag == "script":
+            kind = node.attributes.get("type") or ""
+            if kind.startswith("math/tex"):
+                self.add_tex(node.text().strip(), display="mode=display" in kind)
+        elif not self.has_text and self.nodes[self.current].tag in ("li", "p"):
+            attributes = node.attributes
+            if attributes.get("type") == "checkbox":
+                self.parts.append(("task", "x" if "checked" in attributes else "", ""))
+
+    def add_hidden_math(self, node: LexborNode, attributes: dict[str, str | None]) -> None:
+        """MediaWiki hides a formula's MathML beside a picture of it."""
+        if "mwe-math-mathml" in (attributes.get("class") or ""):
+            math = node.css_first("math")
+            if math is not None:
+                self.add_math(math)
+
+    def add_math(self, node: LexborNode, *, display: bool = False) -> None:
+        """A formula: its TeX where the page gives it, around the characters that are shown."""
+        tex = ""
+        shown = node.text()
+        for annotation in node.css("annotation, annotation-xml")[:_MAX_ANNOTATIONS]:
+            content = annotation.text()
+            if not content:
+                continue
+            head, _, tail = shown.rpartition(content)
+            shown = head + tail
+            if (annotation.attributes.get("encoding") or "").lower() in _TEX_ENCODINGS:
+                tex = content
+        attributes = node.attributes
+        tex = (tex or attributes.get("alttext") or "").strip()
+        display = display or attributes.get("display") == "block"
+        if tex.startswith("{\\displaystyle") and tex.endswith("}"):
+            tex = tex[len("{\\displaystyle") : -1].strip()
+        self.add_tex(tex, shown, display=display)
+
+    def add_tex(self, tex: str, shown: str | None = None, *, display: bool = False) -> None:
+        shown = tex if shown is None or not shown.strip() else shown
+        if tex and not self.pre:
+            self.parts.append(("math", tex, "block" if display else ""))
+            self.add_text(shown)
+            self.parts.append(("/math", "", ""))
+        else:
+            self.add_text(shown)
+
+    def add_text(self, text: str) -> None:
+        if self.pre:
+            if text:
+                self.parts.append(text)
+                self.line_open = text[-1] != "\n"
+                self.has_text = self.has_text or not text.isspace()
+                if self.in_link:
+                    self.link_chars += len(text.strip())
+            return
+        if self.has_text or not text.isspace():
+            self.parts.append(text)
+            self.has_text = True
+            if self.in_link:
+                self.link_chars += len(text.strip())
+
+    def add_break(self) -> None:
+        if self.pre:
+            self.parts.append("\n")
+            self.line_open = False
+            return
+        # Two in a row end a paragraph, as they did before style sheets.
+        for part in reversed(self.parts):
+            if isinstance(part, str):
+                if not part.isspace():
+                    break
+            elif part[0] == "br":
+                self.flush()
+                return
+            elif part[0] in ("img", "math"):
+                break
+        self.parts.append(("br", "", ""))
+        self.has_break = True
+
+    def add_image(self, attributes: dict[str, str | None]) -> None:
+        source = image_source(attributes)
+        if not source or is_tiny(attributes) or is_hidden(attributes):
+            return
+        if "mwe-math" in (attributes.get("class") or ""):  # the picture of a formula
+            return
+        self.parts.append(("img", source, attributes.get("alt") or ""))
+        self.images += 1
+
+    def flush(self, *, rule: bool = False) -> None:
+        """End the block, if there is one. ``rule``: it is a line across the page."""
+        parts = self.parts
+        if self.has_text or self.images:
+            if self.pre:
+                text = "".join([part for part in parts if isinstance(part, str)]).strip("\n")
+                text = "\n".join([line.rstrip() for line in text.split("\n")])
+            elif self.has_break:
+                text = _lines(parts)
+            else:
+                text = "".join([part for part in parts if isinstance(part, str)])
+                # Two blocks of three have single blanks only, and need not be taken apart.
+                if "  " in text or not text.isprintable():
+                    text = " ".join(text.split())
+                else:
+                    text = text.strip()
+            if text or self.images:
+                chars = len(text)
+                linked = self.link_chars
+                current = self.current
+                self.blocks.append(
+                    Block(
+                        text,
+                        parts,
+                        chars,
+                        linked if linked < chars else chars,
+                        self.links,
+                        current,
+                        self.nodes[current].tag,
+                        0 if rule else self.images,
+                    )
+                )
+        self.parts = [*self.open_marks[-_MAX_MARKS:]] if self.open_marks else []
+        self.link_chars = 0
+        self.links = 1 if self.in_link else 0
+        self.images = 0
+        self.has_text = self.has_break = False
+
+
+def _lines(parts: list[str | Mark]) -> str:
+    """The text of a block in which there are line breaks."""
+    joined = "".join(
+        [part if isinstance(part, str) else "\x1f" if part[0] == "br" else "" for part in parts]
+    )
+    lines = (" ".join(line.split()) for line in joined.split("\x1f"))
+    return "\n".join(line for line in lines if line)

@@ -1,0 +1,104 @@
+"""What is written without runs is what runs would give: the short way is for speed alone."""
+
+import random
+
+import pytest
+
+from eventmesh_trio.pipeline.extract.markdown.direct import write_directly
+from eventmesh_trio.pipeline.extract.markdown.inline import InlineWriter
+from eventmesh_trio.pipeline.extract.page.blocks import Mark
+
+BASE = "https://example.org/page"
+TEXTS = (
+    "foo", "bar ", " baz", " ", "  ", "\n", "x:", "(y)", "[z]", "!", " w. ", "\xa0z", "a*b", "_c",
+    "<i>", "`", "don’t", "é", "“q”", "&amp;", "3",
+)  # fmt: skip
+MARKS = ("a", "a", "b", "b", "i", "code")
+
+
+def random_parts(chance: random.Random) -> list[str | Mark]:
+    parts: list[str | Mark] = []
+    opened: list[str] = []
+    for _ in range(chance.randint(2, 9)):
+        kind = chance.random()
+        if kind < 0.5:
+            parts.append(chance.choice(TEXTS))
+        elif kind < 0.75:
+            name = chance.choice(MARKS)
+            if name not in opened:
+                opened.append(name)
+                address = chance.choice(("/p", "#q", "javascript:r")) if name == "a" else ""
+                parts.append((name, address, ""))
+        elif kind < 0.92 and opened:
+            parts.append(("/" + opened.pop(), "", ""))
+        elif kind < 0.96:
+            parts.append(("img", chance.choice(("/i.png", "data:,")), chance.choice(("", "alt"))))
+        else:
+            parts.append(("br", "", ""))
+    while opened and chance.random() < 0.8:
+        parts.append(("/" + opened.pop(), "", ""))
+    return parts
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_short_way_writes_what_the_runs_would(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(seed)
+    writer = InlineWriter(BASE, {"q": "1"})
+    short = {}
+    for _ in range(2000):
+        parts = random_parts(chance)
+        uniform = chance.random() < 0.2
+        hard_break = chance.choice(("  \n", " ", "<br>"))
+        written = write_directly(writer, parts, hard_break, uniform=uniform)
+        if written is not None and len(parts) > 1:
+            short[tuple(parts), uniform, hard_break] = written
+    assert len(short) > 500
+
+    monkeypatch.setattr(
+        "eventmesh_trio.pipeline.extract.inline.write_directly", lambda *_, **__: None
+    )
+    long = {
+        (parts, uniform, hard_break): writer.write(parts, uniform=uniform, hard_break=hard_break)
+        for parts, uniform, hard_break in short
+    }
+    assert short == long
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (["see ", ("b", "", ""), "this ", ("/b", "", ""), "one"], "see **this** one"),
+        ([("b", "", ""), "Note:", ("/b", "", ""), " rain"], "**Note:** rain"),
+        ([("b", "", ""), ("a", "/p", ""), "x", ("/a", "", ""), ("/b", "", "")],
+         "[**x**](https://example.org/p)"),
+        ([("a", "/p", ""), ("img", "/i.png", "a cat"), ("/a", "", "")],
+         "[![a cat](https://example.org/i.png)](https://example.org/p)"),
+        (["one ", ("br", "", ""), ("i", "", ""), ("/i", "", ""), " two"], "one  \ntwo"),
+    ],
+)  # fmt: skip
+def test_what_most_blocks_are_made_of_goes_the_short_way(
+    parts: list[str | Mark], expected: str
+) -> None:
+    assert write_directly(InlineWriter(BASE, {}), parts, "  \n", uniform=False) == expected
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [("b", "", ""), "Note:", ("/b", "", ""), "rain"],
+        [("b", "", ""), "x", ("/b", "", ""), " ", ("i", "", ""), "y", ("/i", "", "")],
+        [("sup", "", ""), "x", ("/sup", "", "")],
+        ["a word ", ("a", "#q", ""), "1", ("/a", "", "")],
+        ["two `ticks` ", ("b", "", ""), "x", ("/b", "", "")],
+    ],
+)
+def test_marks_that_need_their_neighbours_are_left_to_the_runs(parts: list[str | Mark]) -> None:
+    assert write_directly(InlineWriter(BASE, {"q": "1"}), parts, "  \n", uniform=False) is None
+
+
+@pytest.mark.parametrize("before", [[], [("sup", "", ""), "2", ("/sup", "", "")]])
+def test_code_in_several_pieces_of_text_is_one_span(before: list[str | Mark]) -> None:
+    parts = [*before, " ", ("code", "", ""), "git ", "bisect", ("/code", "", "")]
+    assert InlineWriter(BASE, {}).write(parts).endswith("`git bisect`")

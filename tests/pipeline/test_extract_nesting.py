@@ -1,0 +1,190 @@
+"""Tags that would take the parser much time, or the tree much memory, are told and left out."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from selectolax.lexbor import LexborHTMLParser
+
+from eventmesh_trio.pipeline.extract.source.nesting import prune_tags
+from eventmesh_trio.pipeline.extract.source.parse import (
+    MAX_ATTRIBUTES,
+    MAX_DEPTH,
+    guard,
+    parse,
+    parse_page,
+)
+
+DEPTH = 20
+MANY = 400
+
+
+def depth_of(tree: LexborHTMLParser) -> int:
+    node, depth, deepest = tree.root, 0, 0
+    while node is not None:
+        if node.child is not None:
+            node, depth = node.child, depth + 1
+            deepest = max(deepest, depth)
+            continue
+        while node is not None and node.next is None:
+            node, depth = node.parent, depth - 1
+        if depth <= 0 or node is None:
+            break
+        node = node.next
+    return deepest
+
+
+def count_of(tree: LexborHTMLParser) -> int:
+    return len(tree.css("*"))
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "<div>",
+        "<div></x>",
+        "<div><!--</div>-->",
+        "<div><!x </div>",
+        "<div></ </div>",
+        '<div><a title="</div>">x</a>',
+        "<span><div></span>",
+        "<b><div></b>",
+        "<a><div></a>",
+        "<form><div></form>",
+        "<noscript><div></noscript>",
+        "<ul><li>",
+        "<dl><dd>",
+        "<ruby><rt><div>",
+        "<optgroup><option>",
+        "<section><rt>",
+        "<td><pre><sup>",
+        "<table><tr><td>",
+        "<div><table><tr><td></div>",
+        "<svg><style><div></style></svg>",
+        "<svg><title><div></title>",
+        "<svg><foreignObject><div></svg>",
+        "<math><mi><b>",
+        "<p><object>",
+        "<iframe></iframe ><div>",
+    ],
+)
+def test_no_way_to_nest_goes_deeper_than_the_limit(unit: str) -> None:
+    assert depth_of(LexborHTMLParser(unit * MANY)) > 3 * DEPTH  # else it would test nothing
+    pruned = prune_tags(unit.encode() * MANY, DEPTH, 1000)
+    # The parser adds elements of its own: html, body, tbody, and what stands in a formula.
+    assert depth_of(LexborHTMLParser(pruned)) < 2 * DEPTH + 10
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<p>a<p>b" * MANY,
+        "<ul>" + "<li>a" * MANY + "</ul>",
+        "<dl>" + "<dt>a<dd>b" * MANY + "</dl>",
+        "<table>" + "<tr><td>a<td>b" * MANY + "</table>",
+        "<select>" + "<option>a" * MANY + "</select>",
+        "<b><p>a</b></p>" * MANY,
+        "<a href=x>a" * MANY,
+        "<br><img src=x><hr>" * MANY,
+        "<div><p>a</div>" * MANY,
+        "<svg><path/></svg><p>a</p>" * MANY,
+        "<script>'<div>'</script><style><div></style><textarea><div></textarea>" * MANY,
+    ],
+)
+def test_tags_that_others_end_do_not_count_as_open(page: str) -> None:
+    assert prune_tags(page.encode(), DEPTH, 100_000) == page.encode()
+
+
+@given(st.lists(st.sampled_from("<div> </div> <b> </b> <p> </p> <td> x <li> </ul>".split())))  # noqa: SIM905
+def test_no_text_is_lost_and_shallow_pages_stay_as_they_are(pieces: list[str]) -> None:
+    page = "".join(pieces).encode()
+    assert prune_tags(page, 4, 10).count(b"x") == page.count(b"x")
+    assert prune_tags(page, 1000, 100_000) == page
+
+
+def test_formatting_that_is_never_ended_does_not_fill_the_memory() -> None:
+    page = "".join(f"<font size={n}><p>word{n}" for n in range(1500))
+    tree = parse(page)
+    assert count_of(tree) < 40_000  # without the limit there are over a million
+    assert tree.body is not None
+    assert tree.body.text().count("word") == 1500
+
+
+@pytest.mark.parametrize("value", ["", "=1", "='<>'", '="</p>"', "=<"])
+def test_attributes_beyond_the_limit_are_left_out(value: str) -> None:
+    page = f"<p {' '.join(f'a{n}{value}' for n in range(20_000))}>text</p>"
+    began = time.process_time()
+    tree = parse(page)
+    assert time.process_time() - began < 0.5  # without the limit it takes more than a second
+    found = tree.css_first("p")
+    assert found is not None
+    assert len(found.attributes) <= MAX_ATTRIBUTES
+    assert "text" in found.text()
+
+
+@pytest.mark.parametrize("name", ["html", "body"])
+def test_attributes_that_are_added_by_further_tags_take_linear_time(name: str) -> None:
+    page = "".join(f"<{name} a{n}=1>" for n in range(20_000)) + "text"
+    began = time.process_time()
+    tree = parse(page)
+    assert time.process_time() - began < 0.5
+    assert tree.body is not None
+    assert tree.body.text() == "text"
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["<a =", "<a ='", "<a =\"'", "<!--", "<!-->", "<![CDATA[", "<svg><style>", "</", "<a b='<>' "],
+)
+def test_the_guard_itself_takes_linear_time(unit: str) -> None:
+    page = unit.encode() * (400_000 // len(unit))
+    began = time.process_time()
+    guard(page)
+    prune_tags(page, MAX_DEPTH, 1000)
+    assert time.process_time() - began < 1.5
+
+
+def test_an_ordinary_page_is_not_touched() -> None:
+    page = b"<div class='a b' id=c><p>One <b>two</b></p></div>" * 3000
+    assert guard(page) is page
+
+
+@pytest.mark.parametrize("unit", ["<td>a", "<li>a", "<p>a"])
+def test_of_tags_closer_than_any_page_has_them_only_the_first_are_read(unit: str) -> None:
+    page = f"<table><tr>{unit * 100_000}END"
+    parsed = parse_page(page.encode())
+    assert parsed.truncated
+    assert 20_000 < count_of(parsed.tree) < 30_000
+
+
+@pytest.mark.parametrize("unit", ["<b></b>", "<p>Some words to read</p>", "<i>a</i> "])
+def test_what_costs_little_is_read_to_the_end(unit: str) -> None:
+    parsed = parse_page((unit * 60_000 + "END").encode())
+    assert not parsed.truncated
+    assert parsed.tree.body is not None
+    assert parsed.tree.body.text().endswith("END")
+
+
+def test_long_tables_are_not_pruned_and_deep_ones_are() -> None:
+    row = b"<tr><td>Some name<td>Some place<td>Some date or other</tr>"
+    table = b"<table>" + row * 3000 + b"</table>"
+    assert guard(table) is table
+    assert len(guard(b"<div>" * 9000)) == len(b"<div>") * MAX_DEPTH
+
+
+@pytest.mark.parametrize(
+    "unit", ["<font><p>x", '<b title=">x</b>"><p>x', "<i><!--</i>--><p>x", "<b>x</i><p>x"]
+)
+def test_formatting_that_only_looks_ended_is_told_from_such_that_is(unit: str) -> None:
+    ended = b"<p>Some <b class='a'>bold</b> or <i>italic</i> <b>words</b>.</p>" * 1500
+    assert guard(ended) is ended
+    assert guard(unit.encode() * 3000) != unit.encode() * 3000
+
+
+def test_formatting_with_many_attributes_is_opened_again_less_often() -> None:
+    attributes = " ".join(f"a{n}" for n in range(400))
+    tree = parse(f"<p><a {attributes}>" + "<p>x" * 20_000)
+    assert len(tree.css("p")) == 20_001
+    assert len(tree.css("a")) < 1000  # each would take 50 kB
+    assert len(parse("<p><a id=b>" + "<p>x" * 20_000).css("a")) > 10_000
