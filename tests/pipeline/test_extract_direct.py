@@ -57,7 +57,7 @@ def test_the_short_way_writes_what_the_runs_would(
     assert len(short) > 500
 
     monkeypatch.setattr(
-        "eventmesh_trio.pipeline.extract.inline.write_directly", lambda *_, **__: None
+        "eventmesh_trio.pipeline.extract.markdown.inline.write_directly", lambda *_, **__: None
     )
     long = {
         (parts, uniform, hard_break): writer.write(parts, uniform=uniform, hard_break=hard_break)
