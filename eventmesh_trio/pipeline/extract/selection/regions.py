@@ -195,8 +195,8 @@ def strike(page: Outline, *, posts: bool = False) -> list[bool]:
     ``posts``: comments are content, and forms and asides: forums wrap posts in the one, quotations
     in the other.
 
-    Narrower than `eventmesh_trio.pipeline.extract.page.cues.NOISE`: a widget or a carousel is no part of
-    an article, but it is how the records of a list are shown.
+    Narrower than `eventmesh_trio.pipeline.extract.page.cues.NOISE`: a widget or a carousel is no
+    part of an article, but it is how the records of a list are shown.
     """
     nodes = page.nodes
     struck = [False] * len(page.blocks)
