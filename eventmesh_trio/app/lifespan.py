@@ -34,6 +34,8 @@ from eventmesh_trio.pipeline.crawl import CrawlJob, CrawlPorts
 from eventmesh_trio.pipeline.deepsearch import DeepSearchJob, FirstAnswer
 from eventmesh_trio.pipeline.fetching.fetch import open_fetcher
 from eventmesh_trio.pipeline.manners.politeness import Politeness
+from eventmesh_trio.pipeline.rendering.browser_program import find_browser
+from eventmesh_trio.pipeline.rendering.limits import OFF
 from eventmesh_trio.pipeline.rendering.service import open_rendering
 from eventmesh_trio.pipeline.searching.opening import open_search
 from eventmesh_trio.pipeline.workers.pool import open_extractor
@@ -63,12 +65,16 @@ async def open_mesh(config: Config | None = None) -> AsyncIterator["Mesh"]:
 
     Args:
       config: all defaults where None; `load_config` reads one from a file and the environment.
+    Raises:
+      ConfigError: the browser is not there, or must not be used like this.
     """
     config = config or Config()
     policy = config.fetch.policy()
+    # Before there is a nursery, which would make a group of its error.
+    browser = None if config.render.browser == OFF else find_browser(config.render)
     async with (
         open_fetcher(config.fetch, policy, user_agent=config.fetch.user_agent) as fetcher,
-        open_rendering(config.render, config.proxy, fetcher, policy) as renderer,
+        open_rendering(config.render, config.proxy, fetcher, policy, browser) as renderer,
         open_extractor(config.workers) as extractor,
         open_store(config.cache) as store,
     ):

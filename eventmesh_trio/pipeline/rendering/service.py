@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from eventmesh_trio.pipeline.fetching.fetch import HTTPFetcher
 from eventmesh_trio.pipeline.network.guard import AddressPolicy
 from eventmesh_trio.pipeline.network.proxy import ProxyLimits, open_proxy
-from eventmesh_trio.pipeline.rendering.browser_program import find_browser
-from eventmesh_trio.pipeline.rendering.limits import OFF, RenderLimits
+from eventmesh_trio.pipeline.rendering.browser_program import BrowserPlace
+from eventmesh_trio.pipeline.rendering.limits import RenderLimits
 from eventmesh_trio.pipeline.rendering.render import BrowserRenderer, open_renderer
 
 __all__ = ["open_rendering"]
@@ -19,15 +19,12 @@ async def open_rendering(
     proxy_limits: ProxyLimits,
     fetcher: HTTPFetcher,
     policy: AddressPolicy,
+    place: BrowserPlace | None,
 ) -> AsyncIterator[BrowserRenderer | None]:
-    """Open a renderer whose pages dial as the fetcher does; None where ``browser`` is ``off``.
-
-    Raises: ConfigError, as `find_browser`.
-    """
-    if limits.browser == OFF:
+    """Open a renderer whose pages dial as the fetcher does; None where there is no browser."""
+    if place is None:
         yield None
         return
-    place = find_browser(limits)  # before there is a nursery, which would make a group of its error
     async with (
         open_proxy(fetcher.backend, proxy_limits) as proxy,
         open_renderer(
