@@ -100,7 +100,7 @@ async def test_what_a_run_leaves_when_it_is_cancelled_is_settled_as_cancelled() 
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(job.work, publisher)
-            while not publisher.events:
+            while not meter.outcomes:
                 await trio.lowlevel.checkpoint()
             publisher.take_room()
             await wait_all_tasks_blocked()

@@ -130,7 +130,12 @@ def test_a_keeper_kills_what_its_program_leaves_behind(ended_by: str, tmp_path: 
         f" pwd >> {marker}; {end}"
     )
     process = subprocess.Popen(
-        [*(sys.executable, "-I", "-S", browser_keeper.__file__, PREFIX), "/bin/sh", "-c", script],
+        [
+            *(sys.executable, "-I", "-S", browser_keeper.__file__, PREFIX, PREFIX),
+            "/bin/sh",
+            "-c",
+            script,
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "TMPDIR": str(tmp_path)},

@@ -7,6 +7,7 @@ at its DevTools endpoint; what it may take is its operator's business, and ours 
 
 import logging
 import os
+import secrets
 import signal
 import sys
 from collections import deque
@@ -114,10 +115,11 @@ class _Said:
 
 @asynccontextmanager
 async def _started(command: Sequence[str], limits: RenderLimits) -> AsyncIterator[Browser]:
+    own = f"{FOLDER_PREFIX}{secrets.token_hex(8)}-"
     try:
         process = await trio.lowlevel.open_process(
             # -I -S: the keeper is of the standard library, and starts quickly.
-            [sys.executable, "-I", "-S", browser_keeper.__file__, FOLDER_PREFIX, *command],
+            [sys.executable, "-I", "-S", browser_keeper.__file__, FOLDER_PREFIX, own, *command],
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,
@@ -145,6 +147,10 @@ async def _started(command: Sequence[str], limits: RenderLimits) -> AsyncIterato
         # Shielded, for we are often here because we were cancelled; bounded, for the same reason.
         with trio.move_on_after(3 * limits.farewell_seconds, shield=True):
             await _end(process, limits)
+            if process.returncode:  # it was killed, and left its folder
+                await trio.to_thread.run_sync(
+                    browser_keeper.remove_folders, own, abandon_on_cancel=True
+                )
 
 
 async def _end(process: trio.Process, limits: RenderLimits) -> None:

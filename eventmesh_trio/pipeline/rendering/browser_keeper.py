@@ -4,11 +4,12 @@ It starts the browser, lends it its own standard streams as the pipes of
 ``--remote-debugging-pipe``, and waits for one of two ends: the browser's, or that of whoever holds
 the other end of standard input. Then it kills what is left of the browser, which need not
 co-operate, and removes the browser's folder. Were the keeper itself killed, the kernel would kill
-the browser (Linux), and the next keeper would remove the folder.
+the browser (Linux), and whoever started the keeper would remove the folder, or the next keeper.
 
 Run as a file, not as a module: it starts in 20 ms because it imports nothing of the package.
-``python browser_keeper.py FOLDER_PREFIX PROGRAM ARGUMENT...``, where an argument's ``{folder}`` is
-replaced by the path of a new folder.
+``python browser_keeper.py FOLDER_PREFIX OWN_PREFIX PROGRAM ARGUMENT...``: ``{folder}`` in an
+argument is replaced by the path of a new folder, whose name begins with the second prefix, as all
+of them begin with the first.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 
-__all__ = ["LOCK_NAME", "make_folder", "remove_stale_folders"]
+__all__ = ["LOCK_NAME", "make_folder", "remove_folders", "remove_stale_folders"]
 
 LOCK_NAME = "eventmesh.lock"
 _YOUNG_SECONDS = 60.0
@@ -72,6 +73,20 @@ def remove_stale_folders(prefix: str) -> int:
             finally:
                 os.close(descriptor)
     return removed
+
+
+def remove_folders(prefix: str) -> None:
+    """Remove the folders of that prefix, into which a dying browser may still write."""
+    parent = os.environ.get("TMPDIR") or tempfile.gettempdir()  # the keeper's, which is younger
+    until = time.monotonic() + _REAP_SECONDS
+    while time.monotonic() < until:
+        with os.scandir(parent) as entries:
+            left = [entry.path for entry in entries if entry.name.startswith(prefix)]
+        if not left:
+            return
+        for path in left:
+            shutil.rmtree(path, ignore_errors=True)
+        time.sleep(0.005)
 
 
 def _environment(folder: str) -> dict[str, str]:
@@ -150,13 +165,13 @@ def _kill(browser: "subprocess.Popen[bytes]") -> None:
 
 
 def main() -> None:
-    prefix, *command = sys.argv[1:]
+    prefix, own_prefix, *command = sys.argv[1:]
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)  # whoever holds our standard input decides
     os.dup2(0, 3)  # where the browser expects them; nothing else is open yet
     os.dup2(1, 4)
     remove_stale_folders(prefix)
-    folder, _lock = make_folder(prefix)
+    folder, _lock = make_folder(own_prefix)
     try:
         browser = _start([part.replace("{folder}", folder) for part in command], folder)
         os.dup2(2, 1)  # only the browser writes there: its end is the end of the stream
