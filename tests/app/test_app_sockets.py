@@ -54,14 +54,17 @@ def test_runs_of_one_socket_interleave_and_no_slow_origin_holds_up_another(
 ) -> None:
     with open_socket(server) as socket:
         socket.send(crawl("stalled", origin.stalling(4, host=2), concurrency=4))
-        socket.send(flat_crawl("slow", origin.slow_pages(3, 1500, host=1), concurrency=3))
+        socket.send(flat_crawl("slow", origin.slow_pages(3, 4000, host=1), concurrency=3))
         socket.send(crawl("steady", origin.slow_pages(20, 20), concurrency=2))
         socket.send(flat_crawl("other", origin.slow_pages(20, 20, host=3), concurrency=2))
         messages: list[dict[str, Any]] = []
-        for _ in range(3):  # the stalled one ends by being cancelled only
+        ended: list[str] = []
+        while len(ended) < 3:  # the stalled one ends by being cancelled only
             messages += socket.receive_until("summary")
+            ended.append(run_of(messages[-1]))
         socket.send({"action": "cancel", "request_id": "stalled", "data": {}})
         messages += socket.receive_until("summary")
+    assert ended[-1] == "slow"
     order = [run_of(message) for message in messages if tag_of(message) == "result"]
     assert {run: order.count(run) for run in ("steady", "other", "slow")} == {
         "steady": 20,

@@ -403,6 +403,23 @@ async def test_an_idle_connection_is_closed_after_keep_alive_seconds_though_nobo
         assert world.fetcher.statistics().open_connections == 0
 
 
+async def test_a_connection_that_cannot_be_closed_ends_no_fetcher(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("time.monotonic", trio.current_time)
+    async with open_world("fetch.keep_alive_seconds=5", script=answering(reply())) as world:
+        await world.fetch()
+        with monkeypatch.context() as patch:
+            patch.setattr("eventmesh_trio.pipeline.fetching.pool._Connection.aclose", fail)
+            await trio.sleep(10.1)
+        assert "a connection could not be closed" in caplog.text
+        assert await world.fetch() == b"page"
+
+
+async def fail(connection: object) -> None:
+    raise ValueError("a bug")
+
+
 # --- Lookups -----------------------------------------------------------------------------------
 
 

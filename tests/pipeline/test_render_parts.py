@@ -162,3 +162,15 @@ def test_a_keeper_kills_what_its_program_leaves_behind(ended_by: str, tmp_path: 
         process.stdout.close()
         if process.stdin is not None:
             process.stdin.close()
+
+
+def test_folders_are_removed_by_their_prefix_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    for name in (f"{PREFIX}1-a", f"{PREFIX}2-b", "other"):
+        (tmp_path / name / "within").mkdir(parents=True)
+    browser_keeper.remove_folders(f"{PREFIX}1-")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f"{PREFIX}2-b", "other"])
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))  # then neither does a keeper take it
+    browser_keeper.remove_folders(f"{PREFIX}3-")

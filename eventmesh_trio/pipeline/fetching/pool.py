@@ -4,6 +4,8 @@ A connection here dials through the guard, speaks HTTP/1.1 or (where wanted and 
 serves one request at a time, tells stale from broken, and cannot be leaked by a cancellation.
 """
 
+import logging
+from collections.abc import Sequence
 from typing import Any, Final
 
 import httpcore2
@@ -15,6 +17,8 @@ from eventmesh_trio.pipeline.network.dial import GuardedBackend, GuardedStream
 from eventmesh_trio.pipeline.network.limits import FetchLimits
 
 __all__ = ["ConnectionPool", "StaleConnection"]
+
+logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS: Final = 1.0
 _LEAST_EXPIRY_SECONDS: Final = 0.1  # between two looks for what has expired
@@ -55,7 +59,16 @@ class ConnectionPool(httpcore2.AsyncConnectionPool):
             self._dialled = trio.Event()
             while self._connections:
                 await trio.sleep(pause)
-                await self._close_connections(self._assign_requests_to_connections())
+                await self._close_each(self._assign_requests_to_connections())
+
+    async def _close_each(self, connections: Sequence[httpcore2.AsyncConnectionInterface]) -> None:
+        # Shielded: the pool has forgotten them, so all of them are closed. Closing never waits.
+        with trio.CancelScope(shield=True):
+            for connection in connections:
+                try:
+                    await connection.aclose()
+                except Exception:  # one connection's trouble is not the server's end
+                    logger.exception("a connection could not be closed: %s", connection.info())
 
     def create_connection(self, origin: httpcore2.Origin) -> "_Connection":
         self._dialled.set()

@@ -77,7 +77,10 @@ def remove_stale_folders(prefix: str) -> int:
 
 def remove_folders(prefix: str) -> None:
     """Remove the folders of that prefix, into which a dying browser may still write."""
-    parent = os.environ.get("TMPDIR") or tempfile.gettempdir()  # the keeper's, which is younger
+    # What a keeper takes, which is younger than our own first look for it.
+    parent = os.environ.get("TMPDIR", "")
+    if not os.path.isdir(parent):
+        parent = tempfile.gettempdir()
     until = time.monotonic() + _REAP_SECONDS
     while time.monotonic() < until:
         with os.scandir(parent) as entries:
