@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventmesh_trio.pipeline.extract import extract_document
 from eventmesh_trio.pipeline.extract.page.outline import Outline, outline
 from eventmesh_trio.pipeline.extract.source.parse import parse
 
@@ -171,3 +172,28 @@ def test_blocks_share_no_more_marks_than_emphasis_has_kinds() -> None:
     page = page_of("<b>" * 300 + "<div>text</div>" * 50)
     assert len(page.blocks) == 50
     assert max(len(block.parts) for block in page.blocks[1:-1]) < 20
+
+
+_PROSE = "A sentence with a few words in it, as it stands on many pages. " * 8
+
+
+def test_a_navigation_that_is_skimmed_is_one_block_and_its_links_are_counted() -> None:
+    body = f"<nav><ul><li><a href=/a>One</a><li>Two</ul></nav><p>{_PROSE}</p><footer>F<p>G</footer>"
+    page = outline(parse(body).body, skim=True)
+    assert [block.text for block in page.blocks] == ["One Two", _PROSE.strip(), "F G"]
+    assert page.skimmed == [0, 2]
+    assert page.blocks[0].link_chars == len("One")
+    assert page.nodes[1].end_node == 2
+
+
+def test_a_navigation_that_is_much_of_the_page_is_not_skimmed() -> None:
+    body = f"<nav><p>{_PROSE}</p><p>More</p></nav><p>{_PROSE}</p>"
+    page = outline(parse(body).body, skim=True)
+    assert [block.text for block in page.blocks] == [_PROSE.strip(), "More", _PROSE.strip()]
+    assert page.skimmed == []
+
+
+def test_what_was_skimmed_is_walked_through_before_it_is_shown() -> None:
+    links = "".join(f"<nav><a href=/{i}>Item {i}</a><p>Words</p></nav>" for i in range(9))
+    document = extract_document(f"<body>{links}</body>".encode(), "http://a.example/", mode="full")
+    assert document.text.split("\n\n")[:3] == ["Item 0", "Words", "Item 1"]

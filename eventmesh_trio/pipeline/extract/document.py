@@ -86,7 +86,7 @@ def extract_text(body: bytes, url: str | None = None, *, charset: str | None = N
     if is_pdf(body) or sniff_binary(body):
         return ""
     tree = parse(decode(body, charset).utf8)
-    return _main_content(tree.body, outline(tree.body), read_kind(tree, url)).text
+    return _main_content(tree.body, outline(tree.body, skim=True), read_kind(tree, url)).text
 
 
 def extract_page(
@@ -116,7 +116,7 @@ def extract_page(
     parsed = parse_page(markup.html)
     tree = parsed.tree
     metadata = read_metadata(tree, url)
-    visible = outline(tree.body)
+    visible = outline(tree.body, skim=markup.method is None)
     metadata = complete(metadata, visible)
     features = measure(
         tree,
@@ -134,7 +134,7 @@ def extract_page(
     if mode in ("metadata", "raw"):
         content = _Content(visible, Selection([], 0, mode, 0.0, 0.0), "", mode)
     elif mode == "full":
-        content = _content(visible, _select_full(visible), "full")
+        content = _full_content(tree.body, visible)
     elif markup.method is not None:
         content = _content(visible, select_all(visible), markup.method)
     else:
@@ -188,6 +188,19 @@ def _select_full(page: Outline) -> Selection:
     return attrs.evolve(select_all(page), kept=kept)
 
 
+def _full_content(root: LexborNode | None, page: Outline) -> _Content:
+    selection = _select_full(page)
+    if not _may_be_shown(page, selection):
+        page = outline(root)
+        selection = _select_full(page)
+    return _content(page, selection, "full")
+
+
+def _may_be_shown(page: Outline, selection: Selection) -> bool:
+    """Whether nothing is to be kept that was only skimmed."""
+    return not page.skimmed or not set(page.skimmed).intersection(selection.kept)
+
+
 def _content(page: Outline, selection: Selection, method: str) -> _Content:
     text = plain_text(page, selection.kept)
     return _Content(page, selection, text, method if text else "none")
@@ -197,6 +210,9 @@ def _main_content(root: LexborNode | None, visible: Outline, metadata: Metadata)
     """The main content, from where it is best to be had when the page itself shows little."""
     kind = kind_of(visible, metadata.kind)
     selection = choose(visible, kind)
+    if not _may_be_shown(visible, selection):
+        visible = outline(root)
+        selection = choose(visible, kind)
     content = _content(visible, selection, selection.method)
     # Forums keep the posts in ``noscript`` when a program draws them.
     drawn = kind == "forum" and selection.method != "thread"

@@ -19,13 +19,15 @@ _SPACER: Final = re.compile(
     r"(?<![^/_-])(?:blank|spacer|pixel|transparent|placeholder|1x1)\.(?:gif|png|svg)(?:[?#]|$)"
 )
 """Of an address in lower case: ignoring case in the expression takes several times as long."""
-HIDING: Final = frozenset(("hidden", "aria-hidden", "style"))
+HIDING: Final = "[hidden], [aria-hidden=true], [style*=none i], [style*=hidden i]"
+"""Elements of which `is_hidden` may be true."""
+_HIDING: Final = frozenset(("hidden", "aria-hidden", "style"))
 _HIDING_STYLE: Final = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
 
 
 def is_hidden(attributes: dict[str, str | None]) -> bool:
     """Whether an element is hidden by its own account; style sheets are not read."""
-    if HIDING.isdisjoint(attributes):
+    if _HIDING.isdisjoint(attributes):
         return False
     if "hidden" in attributes and attributes["hidden"] != "until-found":
         return True

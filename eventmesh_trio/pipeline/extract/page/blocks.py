@@ -1,6 +1,7 @@
 """The arrays of an outline: blocks of text, and the elements that hold them."""
 
 import attrs
+import msgspec
 
 __all__ = ["Block", "Mark", "Node", "Outline"]
 
@@ -12,8 +13,7 @@ when it is displayed; ``hr`` is alone in its block; ``task`` is a check box, "x"
 """
 
 
-@attrs.define(eq=False)
-class Block:
+class Block(msgspec.Struct, eq=False, gc=False):
     """A run of inline content. ``text`` is what a reader sees, spaces collapsed but in ``pre``."""
 
     text: str
@@ -26,8 +26,7 @@ class Block:
     images: int = 0
 
 
-@attrs.define(eq=False)
-class Node:
+class Node(msgspec.Struct, eq=False, gc=False):
     """An element that can hold blocks, with the half-open slices of what is inside it."""
 
     tag: str
@@ -45,6 +44,7 @@ class Outline:
     nodes: list[Node]
     chars_before: list[int]
     link_chars_before: list[int]
+    skimmed: list[int]  # blocks that are all of a navigation or footer, and not to be shown
 
     def chars(self, node: Node) -> int:
         """Visible characters inside a node."""

@@ -11,6 +11,7 @@ from selectolax.lexbor import LexborNode
 from eventmesh_trio.pipeline.extract.page.cues import cues_of
 
 __all__ = [
+    "FRAMES",
     "LEAF",
     "LINK",
     "MARKED",
@@ -55,6 +56,8 @@ MARKED: Final = {
 }
 _PLAIN: Final = _INLINE - {"a", "code", "q", "rt", *MARKED}
 """Elements that leave no trace in a block."""
+FRAMES: Final = frozenset(("nav", "footer", "menu"))
+"""Elements that frame what a page has to say, wherever they are, unless they are most of it."""
 TEXT: Final = 0
 NOTHING: Final = 1  # not looked into
 LEAF: Final = 2  # has a meaning of its own, and nothing that is walked

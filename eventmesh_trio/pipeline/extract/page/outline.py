@@ -7,28 +7,37 @@ sums. The walk keeps its own stack: no nesting can exhaust Python's.
 """
 
 from itertools import accumulate
+from typing import Final
 
 from selectolax.lexbor import LexborNode
 
 from eventmesh_trio.pipeline.extract.page.blocks import Block, Mark, Node, Outline
-from eventmesh_trio.pipeline.extract.page.walk import Walk
+from eventmesh_trio.pipeline.extract.page.walk import Walk, hidden_elements
 
 __all__ = ["Block", "Mark", "Node", "Outline", "outline"]
 
+_FRAME_LIMIT: Final = 0.3
+"""Of a page's characters: from there on a navigation or footer may be what the page is about."""
 
-def outline(root: LexborNode | None, *, noscript: bool = False) -> Outline:
+
+def outline(root: LexborNode | None, *, noscript: bool = False, skim: bool = False) -> Outline:
     """Walk a tree (the ``body`` element, usually) once. Hidden and non-text content is left out.
 
-    ``noscript`` walks into ``<noscript>`` too. Hidden is what ``hidden``, ``aria-hidden`` or an
-    inline style say; style sheets are not read.
+    Hidden is what ``hidden``, ``aria-hidden`` or an inline style say; style sheets are not read.
+
+    Args:
+      noscript: walk into ``<noscript>`` too.
+      skim: take each navigation and footer for one block (`Outline.skimmed`), which is good for
+        its length and nothing else. Where one is much of the page, none is.
     """
-    walk = Walk(noscript=noscript)
-    if root is not None:
-        walk.run(root)
+    if root is None:
+        return Outline([], [], [0], [0], [])
+    hidden = hidden_elements(root)
+    walk = Walk(noscript=noscript, hidden=hidden, skim=skim)
+    walk.run(root)
     blocks = walk.blocks
-    return Outline(
-        blocks,
-        walk.nodes,
-        [0, *accumulate([block.chars for block in blocks])],
-        [0, *accumulate([block.link_chars for block in blocks])],
-    )
+    before = [0, *accumulate([block.chars for block in blocks])]
+    if any(blocks[i].chars >= _FRAME_LIMIT * before[-1] for i in walk.skimmed):
+        return outline(root, noscript=noscript)
+    links_before = [0, *accumulate([block.link_chars for block in blocks])]
+    return Outline(blocks, walk.nodes, before, links_before, walk.skimmed)

@@ -30,10 +30,10 @@ MAX_TAGS: Final = 150_000
 """Of a page, that are read; what follows is cut off, and its document says ``truncated``. A tag
 takes a kilobyte at most, in the tree and as blocks; the largest of 407 real pages has 20,000."""
 _ALWAYS_READ: Final = 25_000
-_BYTES_PER_BLOCK: Final = 20
+_BYTES_PER_BLOCK: Final = 24
 """Of a page with more tags than `_ALWAYS_READ` that may begin a block: what follows so many as that
-is cut off likewise. A cell or an item with one letter takes 20 us, so that pages of nothing else
-would take four seconds a megabyte; real pages have 44 bytes or more, and 6,700 at most."""
+is cut off likewise. An item with one letter takes up to 28 us, so that pages of nothing else would
+take six seconds a megabyte; real pages have 44 bytes or more, and 6,700 blocks at most."""
 
 _CHUNK_BYTES: Final = 64 * 1024
 _MAX_REOPENED: Final = 20_000
