@@ -6,11 +6,13 @@ while it is empty, and a request for script only where there is nothing else to 
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from selectolax.lexbor import LexborHTMLParser
 
 from eventmesh_trio.abc import GateFeatures
+from eventmesh_trio.pipeline.extract.page.cues import MAIN
 from eventmesh_trio.pipeline.extract.page.outline import Outline
 from eventmesh_trio.pipeline.extract.text import clean
 
@@ -53,7 +55,8 @@ _UNFILLED: Final = re.compile(r"\{\{[^{}]{1,200}\}\}")
 _UNFILLED_PLACES: Final = 3  # fewer may be what a page is about
 _ASKS: Final = re.compile(r"\bjava\s?script\b", re.IGNORECASE)
 _ARTICLES: Final = frozenset({"article", "main"})  # as tags, and as roles
-_SIGNS: Final = _MOUNT_ATTRIBUTES | {"id", "role"}
+_SIGNS: Final = _MOUNT_ATTRIBUTES | {"id"}
+_TYPE_CHARS: Final = 100  # of a script's type, that are read: no name of one is half as long
 # What runs; the rest are data blocks (HTML, 4.12.1): JSON, templates, import maps.
 _RUNS: Final = re.compile(
     r"(?:text|application)/(?:x-)?(?:java|ecma|live|j)script[0-9.]*|module|text/babel|text/jsx"
@@ -73,15 +76,9 @@ def measure(
     script_chars, sources, has_state = _scripts(tree)
     runs_script = bool(sources or script_chars)
     bare = visible_chars < _EMPTY_CHARS and runs_script
-    nodes = visible.nodes
-    # A quarter of the nodes have an attribute that is asked for: the others are passed here.
-    marked = [
-        index
-        for index, node in enumerate(nodes)
-        if node.attributes and not _SIGNS.isdisjoint(node.attributes)
-    ]
+    nodes, before = visible.nodes, visible.chars_before
     signs = (
-        runs_script and _has_empty_mount(tree, visible, marked, bare=bare),
+        runs_script and _has_empty_mount(tree, visible, bare=bare),
         has_state,
         bare,
         bare and _asks_for_script(tree),
@@ -90,13 +87,17 @@ def measure(
         page_chars=page_chars,
         visible_chars=visible_chars,
         paragraphs=sum(
-            [visible.chars(node) >= _PARAGRAPH_CHARS for node in nodes if node.tag == "p"]
+            [
+                before[node.end_block] - before[node.first_block] >= _PARAGRAPH_CHARS
+                for node in nodes
+                if node.tag == "p"
+            ]
         ),
-        has_article=any(visible.chars(node) for node in nodes if node.tag in _ARTICLES)
-        or any(
-            visible.chars(nodes[index])
-            for index in marked
-            if nodes[index].attributes.get("role") in _ARTICLES
+        # The cue is that of these tags and roles, and of one property.
+        has_article=any(
+            visible.chars(node)
+            for node in [node for node in nodes if node.cues & MAIN]
+            if node.tag in _ARTICLES or node.attributes.get("role") in _ARTICLES
         ),
         has_opengraph=has_opengraph,
         has_article_jsonld=has_article_jsonld,
@@ -113,7 +114,7 @@ def _scripts(tree: LexborHTMLParser) -> tuple[int, int, bool]:
     for script in tree.css("script"):
         attributes = script.attributes
         text = script.text()
-        if _runs(attributes.get("type") or ""):
+        if _runs((attributes.get("type") or "")[:_TYPE_CHARS]):
             sources += "src" in attributes
             chars += 0 if "src" in attributes else len(text)
         texts.append(text)
@@ -126,6 +127,7 @@ def _scripts(tree: LexborHTMLParser) -> tuple[int, int, bool]:
     return chars, sources, has_state
 
 
+@lru_cache(maxsize=256)
 def _runs(kind: str) -> bool:
     """Whether a script of this type runs; that of most is not said."""
     if not kind:
@@ -134,21 +136,23 @@ def _runs(kind: str) -> bool:
     return not essence or _RUNS.fullmatch(essence) is not None
 
 
-def _has_empty_mount(
-    tree: LexborHTMLParser, visible: Outline, marked: list[int], *, bare: bool
-) -> bool:
+def _has_empty_mount(tree: LexborHTMLParser, visible: Outline, *, bare: bool) -> bool:
     """Whether an application's mount point is there, and what it will show is not.
 
-    ``marked`` are the nodes that have one of `_SIGNS`. A mount point that is hidden has no node in
-    the outline: it is known by its name, and on a page with nothing else to read (``bare``) by any
-    sign. One with placeholders is yet to be filled in.
+    A mount point that is hidden has no node in the outline: it is known by its name, and on a page
+    with nothing else to read (``bare``) by any sign. One with placeholders is yet to be filled in.
     """
     root = tree.root
     nodes = visible.nodes
     if root is not None and _is_mount(root.attributes):
         mounts = [0] if nodes else []
     else:
-        mounts = [index for index in marked if _is_mount(nodes[index].attributes)]
+        is_unmarked = _SIGNS.isdisjoint
+        mounts = [
+            index
+            for index, node in enumerate(nodes)
+            if node.attributes and not is_unmarked(node.attributes) and _is_mount(node.attributes)
+        ]
         if any(tree.tags(tag) for tag in _MOUNT_TAGS):
             named = [index for index, node in enumerate(nodes) if node.tag in _MOUNT_TAGS]
             mounts = sorted({*mounts, *named})

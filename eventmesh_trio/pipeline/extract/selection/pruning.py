@@ -22,6 +22,7 @@ __all__ = ["HEADINGS", "prune", "strike"]
 HEADINGS: Final = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 _WHOLE: Final = frozenset(("body", "html", "main"))
 _TELLING: Final = frozenset(("header", "form"))
+_TELLING_CUES: Final = NOISE | COMMENTS | DOUBTFUL | ASIDE
 _FRAMES: Final = frozenset(("header", "nav", "footer", "menu"))
 _GROUPS: Final = frozenset(("ul", "ol", "div", "section", "table", "dl", "aside", "p"))
 _CAPTIONED: Final = frozenset(("header", "figure"))
@@ -72,7 +73,8 @@ def strike(
       article: cards that lead to other pages are not.
     """
     struck = [False] * len(page.blocks)
-    total = page.chars_before[-1] or 1
+    chars = page.chars_before
+    total = chars[-1] or 1
     titled = _names_around_title(page)
     nodes = page.nodes
     article_end = 0  # nodes up to here are inside an article: a header there is its own
@@ -86,12 +88,16 @@ def strike(
         tag = node.tag
         if node.cues & MAIN and tag in ("article", "main"):
             article_end = max(article_end, node.end_node)
+        first, last = node.first_block, node.end_block
+        share = (chars[last] - chars[first]) / total
         if tag == "header":
-            noise = not lenient and index >= article_end and page.chars(node) < _NAMED_LIMIT * total
-        else:
+            noise = not lenient and index >= article_end and share < _NAMED_LIMIT
+        elif node.cues & _TELLING_CUES or tag in _TELLING:
             noise = (tag in _FRAMES or node.attributes.get("class") not in titled) and _is_noise(
-                page, node, prose, page.chars(node) / total, lenient, comments
+                page, node, prose, share, lenient, comments
             )
+        else:
+            noise = False
         if noise:
             _strike_node(struck, node)
             end = node.end_node
@@ -189,13 +195,13 @@ def prune(
 def _linked_groups(page: Outline, inner: range) -> list[int]:
     """Of some nodes, the groups that are links."""
     chars, links = page.chars_before, page.link_chars_before
-    found = []
-    for index, node in enumerate(page.nodes[inner.start : inner.stop], inner.start):
-        if node.tag in _GROUPS:
-            first, end = node.first_block, node.end_block
-            if links[end] - links[first] > _LINK_DENSITY * (chars[end] - chars[first]):
-                found.append(index)
-    return found
+    return [
+        index
+        for index, node in enumerate(page.nodes[inner.start : inner.stop], inner.start)
+        if node.tag in _GROUPS
+        and (linked := links[node.end_block] - links[node.first_block])
+        and linked > _LINK_DENSITY * (chars[node.end_block] - chars[node.first_block])
+    ]
 
 
 def _captions(page: Outline, inner: range, limit: float) -> list[int]:
@@ -203,8 +209,14 @@ def _captions(page: Outline, inner: range, limit: float) -> list[int]:
     nodes = page.nodes
     found = []
     holders: list[int] | None = None  # tables and the like: what a figure holds may be content
-    for index, node in enumerate(nodes[inner.start : inner.stop], inner.start):
-        if (node.tag not in _CAPTIONED and not node.cues & CAPTION) or page.chars(node) >= limit:
+    named = [
+        index
+        for index, node in enumerate(nodes[inner.start : inner.stop], inner.start)
+        if node.tag in _CAPTIONED or node.cues & CAPTION
+    ]
+    for index in named:
+        node = nodes[index]
+        if page.chars(node) >= limit:
             continue
         if node.tag == "figure" and not node.cues & CAPTION:
             if holders is None:

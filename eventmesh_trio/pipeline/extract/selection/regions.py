@@ -53,6 +53,10 @@ _SAYS_BUTTON: Final = 4
 _MAX_NAMES_CHARS: Final = 256
 """Of one attribute, that are read, as for `eventmesh_trio.pipeline.extract.page.cues`."""
 
+_MAX_SAID: Final = 4096
+"""Values of ``class`` that are remembered; then all are forgotten."""
+_said: Final[dict[str, int]] = {}
+
 # Shares of the page's characters, above which an element is the page in spite of what it is called.
 _ALWAYS: Final = 2.0
 _NAV_LIMIT: Final = 0.6
@@ -203,13 +207,12 @@ def strike(page: Outline, *, posts: bool = False) -> list[bool]:
     total = page.chars_before[-1]
     sectioned = 0  # nodes up to here are inside an element that has a header of its own
     end = 1  # nodes up to here are struck, or the root
+    chars = page.chars_before
     # Of the elements that are left out here neither tag nor name can say anything.
     telling = [
         index
         for index, node in enumerate(nodes)
-        if node.tag in _TELLING
-        or node.cues & COMMENTS
-        or (node.attributes and node.tag not in _TAG_LIMITS)
+        if node.attributes or node.tag in _TELLING or node.cues
     ]
     for index in telling:
         if index < end:
@@ -223,21 +226,20 @@ def strike(page: Outline, *, posts: bool = False) -> list[bool]:
         elif posts and tag in _POST_TAGS:
             limit = 0.0
         else:
-            limit = _frame_limit(node)
-            if not posts and node.cues & COMMENTS:
+            known = _TAG_LIMITS.get(tag)
+            limit = _limit_by_attributes(node) if known is None else known
+            if node.cues & COMMENTS and not posts:
                 limit = max(limit, _COMMENTS_LIMIT)
-        if limit and page.chars(node) < limit * total:
-            span = node.end_block - node.first_block
-            struck[node.first_block : node.end_block] = [True] * span
-            end = node.end_node
+        if limit:
+            first, last = node.first_block, node.end_block
+            if chars[last] - chars[first] < limit * total:
+                struck[first:last] = [True] * (last - first)
+                end = node.end_node
     return struck
 
 
-def _frame_limit(node: Node) -> float:
+def _limit_by_attributes(node: Node) -> float:
     """The share of the page below which an element frames it; 0 where nothing says so."""
-    limit = _TAG_LIMITS.get(node.tag)
-    if limit is not None:
-        return limit
     attributes = node.attributes
     if not attributes:
         return 0.0
@@ -246,7 +248,8 @@ def _frame_limit(node: Node) -> float:
         return _ROLE_LIMIT
     said = 0
     if names := attributes.get("class"):
-        said = _names_say(names)
+        known = _said.get(names)
+        said = _names_say(names) if known is None else known
     if identity := attributes.get("id"):
         said |= _name_says(identity[:_MAX_NAMES_CHARS])
     if not said:
@@ -256,11 +259,14 @@ def _frame_limit(node: Node) -> float:
     return _NAMED_LIMIT if said == _SAYS_FRAME and not node.cues & MAIN else 0.0
 
 
-@lru_cache(maxsize=4096)
 def _names_say(names: str) -> int:
     said = 0
     for name in names[:_MAX_NAMES_CHARS].split():
         said |= _name_says(name)
+    if len(names) <= _MAX_NAMES_CHARS:  # one that is longer is not worth its memory
+        if len(_said) >= _MAX_SAID:
+            _said.clear()
+        _said[names] = said
     return said
 
 

@@ -50,8 +50,9 @@ _INDEX_CHARS: Final = 1500
 """With more prose than that a page is no list of links, however many it has."""
 _INDEX_MAIN_SHARE: Final = 0.3
 """Of the page's characters, in ``main``: below it that element holds something else."""
-_LEVELS: Final = 5
-"""How far up a block's points go. Above that elements gather what does not belong together."""
+_DIVISORS: Final = (1, 2, 6, 9, 12)
+"""Of a block's points: what goes to the element around it, to the one around that, and so on. Above
+these, elements gather what does not belong together."""
 _CONTAINERS: Final = frozenset(("div", "section", "article", "main", "body", "td"))
 
 
@@ -197,27 +198,25 @@ def _weight(block: Block) -> float:
 
 
 def _best(page: Outline, weights: list[float]) -> int:
-    nodes = page.nodes
+    nodes, blocks = page.nodes, page.blocks
     own: dict[int, float] = {}  # paragraphs side by side go up together
     for i, weight in enumerate(weights):
         if weight < _MIN_TEXT_CHARS:
             continue
-        block = page.blocks[i]
+        block = blocks[i]
         index = block.node
-        node = nodes[index]
-        if node.tag not in _CONTAINERS:
-            index = node.parent
+        if block.tag not in _CONTAINERS:
+            index = nodes[index].parent
         points = 1.0 + len(_SENTENCE.findall(block.text)) * 0.5 + min(weight / 100, 3.0)
         own[index] = own.get(index, 0.0) + points
     scores: dict[int, float] = {}
     for container, points in own.items():
-        index, level = container, 0
-        while index >= 0 and level < _LEVELS:
-            scores[index] = scores.get(index, 0.0) + (
-                points if level == 0 else points / 2 if level == 1 else points / (level * 3)
-            )
+        index = container
+        for divisor in _DIVISORS:
+            if index < 0:
+                break
+            scores[index] = scores.get(index, 0.0) + points / divisor
             index = nodes[index].parent
-            level += 1
     return max(scores, key=lambda index: _standing(page, index, scores[index]), default=0)
 
 
@@ -227,5 +226,7 @@ def _standing(page: Outline, index: int, score: float) -> float:
     factor = 1.25 if node.cues & (CONTENT | MAIN) else 1.0
     if node.cues & (NOISE | COMMENTS):
         factor *= 0.7
-    chars = page.chars(node)
-    return score * factor * (1.0 - min(page.link_chars(node) / chars, 1.0) if chars else 1.0)
+    first, end = node.first_block, node.end_block
+    chars = page.chars_before[end] - page.chars_before[first]
+    links = page.link_chars_before[end] - page.link_chars_before[first]
+    return score * factor * (1.0 - min(links / chars, 1.0) if chars else 1.0)

@@ -22,25 +22,27 @@ _TITLE_BLOCKS: Final = 4
 def teasers(page: Outline) -> list[int]:
     """Nodes that are cards: at least three siblings of one make, each a linked title with more."""
     groups: dict[tuple[int, str, str], list[int]] = {}
-    linked = page.link_chars_before
-    for index, node in enumerate(page.nodes):
-        first, end = node.first_block, node.end_block
-        if (
-            end - first > 1
-            and node.tag in _CARDS
-            and linked[end] - linked[first] >= _TITLE_CHARS
-            and _is_card(page, node)
-        ):
+    chars, linked = page.chars_before, page.link_chars_before
+    linking = [
+        index
+        for index, node in enumerate(page.nodes)
+        if node.tag in _CARDS
+        and linked[node.end_block] - linked[node.first_block] >= _TITLE_CHARS
+        and chars[node.end_block] - chars[node.first_block] <= _MAX_CARD_CHARS
+        and node.end_block - node.first_block > 1
+    ]
+    if len(linking) < _MIN_CARDS:
+        return []
+    for index in linking:
+        node = page.nodes[index]
+        if _has_linked_title(page, node):
             names = node.attributes.get("class") or ""
             make = names.partition(" ")[0]
             groups.setdefault((node.parent, node.tag, make), []).append(index)
     return [index for group in groups.values() if len(group) >= _MIN_CARDS for index in group]
 
 
-def _is_card(page: Outline, node: Node) -> bool:
-    """Whether a node with several blocks and a link is short, and has a linked title."""
-    if page.chars(node) > _MAX_CARD_CHARS:
-        return False
+def _has_linked_title(page: Outline, node: Node) -> bool:
     for i in range(node.first_block, min(node.end_block, node.first_block + _TITLE_BLOCKS)):
         block = page.blocks[i]
         if block.chars >= _TITLE_CHARS and block.link_chars >= _LINKED * block.chars:
