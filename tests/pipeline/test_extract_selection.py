@@ -162,6 +162,38 @@ def test_links_inside_sentences_stay() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("address", "label", "stays"),
+    [
+        ("/harbours/{}", "Read how pier {} was built", False),
+        ("https://other.example/{}", "Pier {} is sold to its tenants", True),
+        ("//other.example/{}", "Pier {} is sold to its tenants", True),
+        ("/harbours/{}", "Pier {}", True),
+    ],
+)
+def test_paragraphs_that_but_name_pages_of_the_same_site_lead_away_however_many(
+    address: str, label: str, stays: bool
+) -> None:
+    body = "".join(
+        f"<p>{prose(n)}</p><p><a href='{address.format(n)}'>{label.format(n)}</a></p>"
+        for n in range(1, 9)
+    )
+    lines = text_of(f"<article>{body}<p>{prose(9)}</p></article>").splitlines()
+    assert [label.format(n) in lines for n in range(1, 9)] == [stays] * 8
+    assert all(prose(n) in lines for n in range(1, 10))
+
+
+def test_a_list_of_literature_is_left_out_and_the_notes_of_an_author_are_not() -> None:
+    def page(notes: int) -> str:
+        items = "".join(
+            f"<li>Byron, A. ({1900 + n}). On pier {n}. Harbours, 7.</li>" for n in range(notes)
+        )
+        return text_of(f"<article>{BODY * 3}<div class=footnotes><ol>{items}</ol></div></article>")
+
+    assert "On pier 3." not in page(20)
+    assert "On pier 3." in page(5)
+
+
 def test_comments_are_the_content_of_a_forum_only() -> None:
     posts = "".join(f'<div class="comment"><p>{prose(n)}</p></div>' for n in range(1, 5))
     page = page_of(f"<div>{BODY}</div><div id=comments>{posts.replace('Ferry', 'Boat')}</div>")
@@ -221,8 +253,9 @@ def cards(count: int) -> str:
         "<ul>" + "<li><a href=/>More of the same story</a>" * 12_000,
         "<header><div>" * 200 + "<header>x</header>" * 12_000,
         "<figure>" * 400 + "<table><tr><td>One, two, three, and four.</table>" * 6000,
+        "<div class=sources>" * 400 + "<li>One, two, three, and four." * 12_000,
     ],
-    ids=["cards", "unclosed", "deep", "links", "headers", "figures"],
+    ids=["cards", "unclosed", "deep", "links", "headers", "figures", "sources"],
 )
 def test_selecting_takes_time_in_proportion_to_the_page(page: str) -> None:
     arrays = page_of(page)

@@ -1,7 +1,9 @@
 """What is left out of a page, or of its main part: by its own account, or by what it looks like."""
 
+import re
 from bisect import bisect
 from collections import Counter
+from functools import lru_cache
 from typing import Final
 
 from eventmesh_trio.pipeline.extract.page.cues import (
@@ -40,6 +42,7 @@ _FORM_LIMIT: Final = 0.3
 # Likewise of the root's.
 _LINKS_LIMIT: Final = 0.5
 _CAPTION_LIMIT: Final = 0.3
+_SOURCES_LIMIT: Final = 0.6
 
 _PROSE_SHARE: Final = 0.5
 """Of an element's characters in running text: above it a doubtful name is taken for layout."""
@@ -47,6 +50,13 @@ _LINK_DENSITY: Final = 0.8
 """Of a group's characters in links: above it the group leads elsewhere."""
 _LINKED_PARAGRAPHS: Final = 7
 """Of links only, side by side: a few lead away from the text, that many are what it is made of."""
+_TITLE_CHARS: Final = 15
+"""Of a paragraph of links: with fewer it names nothing, as "home" and "next" do not."""
+_SOURCES: Final = re.compile(r"(?:^|[-_ ])(?:foot-?notes|end-?notes|sources)(?:$|[-_ ])")
+_MANY_SOURCES: Final = 15
+"""Items: notes of an author are fewer, lists of literature longer."""
+_MAX_NAMES_CHARS: Final = 256
+"""Of a ``class``, that are read, as for `eventmesh_trio.pipeline.extract.page.cues`."""
 _LEAD_BLOCKS: Final = 30
 """Within how many blocks an article begins; title, byline, date and share counts take a dozen."""
 _PROSE_WEIGHT: Final = 60.0
@@ -173,11 +183,17 @@ def prune(
         i
         for i in groups
         if page.chars(nodes[i]) < _LINKS_LIMIT * whole
-        and not (nodes[i].tag == "p" and linked[nodes[i].parent] >= _LINKED_PARAGRAPHS)
+        and not (
+            nodes[i].tag == "p"
+            and linked[nodes[i].parent] >= _LINKED_PARAGRAPHS
+            and not (article and _leads_on(page, nodes[i]))
+        )
     }
-    captions = _captions(page, inner, _CAPTION_LIMIT * whole) if article else []
+    if article:
+        leading.update(_captions(page, inner, _CAPTION_LIMIT * whole))
+        leading.update(_sources(page, inner, _SOURCES_LIMIT * whole))
     end = 0
-    for index in sorted(leading.union(captions)):
+    for index in sorted(leading):
         if index >= end:
             node = nodes[index]
             _strike_node(gone, node)
@@ -202,6 +218,42 @@ def _linked_groups(page: Outline, inner: range) -> list[int]:
         and (linked := links[node.end_block] - links[node.first_block])
         and linked > _LINK_DENSITY * (chars[node.end_block] - chars[node.first_block])
     ]
+
+
+def _leads_on(page: Outline, node: Node) -> bool:
+    """Whether a paragraph of links names another page of the same site: "read also"."""
+    return any(
+        part[0] == "a" and part[1][:1] == "/" and part[1][:2] != "//"
+        for block in page.blocks[node.first_block : node.end_block]
+        if block.chars >= _TITLE_CHARS
+        for part in block.parts
+        if not isinstance(part, str)
+    )
+
+
+def _sources(page: Outline, inner: range, limit: float) -> list[int]:
+    """Of some nodes, long lists of literature. Few notes are the author's words, and stay."""
+    nodes = page.nodes
+    named = [
+        index
+        for index in inner
+        if (names := nodes[index].attributes.get("class"))
+        and _are_sources_named(names[:_MAX_NAMES_CHARS])
+    ]
+    if not named:
+        return named
+    items = [index for index in inner if nodes[index].tag == "li"]
+    return [
+        index
+        for index in named
+        if page.chars(nodes[index]) < limit
+        and bisect(items, nodes[index].end_node - 1) - bisect(items, index) >= _MANY_SOURCES
+    ]
+
+
+@lru_cache(maxsize=1024)
+def _are_sources_named(names: str) -> bool:
+    return _SOURCES.search(names.lower()) is not None
 
 
 def _captions(page: Outline, inner: range, limit: float) -> list[int]:
