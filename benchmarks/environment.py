@@ -10,10 +10,10 @@ ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = ROOT / "benchmarks" / ".venv"
 
 
-def install(environment: Path = ENVIRONMENT) -> str:
-    """Install what requirements.txt names where that was not done yet; returns the interpreter."""
+def install(environment: Path = ENVIRONMENT, requirements: str = "requirements.txt") -> str:
+    """Install what a file names where that was not done yet; returns the interpreter."""
     python = str(environment / "bin" / "python")
-    wanted = (ROOT / "benchmarks" / "requirements.txt").read_text()
+    wanted = (ROOT / "benchmarks" / requirements).read_text()
     mark = environment / "installed.txt"
     if mark.is_file() and mark.read_text() == wanted:
         return python
