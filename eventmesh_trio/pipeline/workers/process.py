@@ -4,12 +4,13 @@ Its other side is `eventmesh_trio.pipeline.workers.worker`. Which page goes to w
 what a failure costs, is the pool's to decide (`eventmesh_trio.pipeline.workers.pool`).
 """
 
+import fcntl
 import logging
 import os
 import site
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any, Final
@@ -27,6 +28,11 @@ logger = logging.getLogger(__name__)
 
 _MAX_DEFAULT_WORKERS: Final = 8
 _MIB: Final = 1024 * 1024
+_PIPE_BYTES: Final = _MIB
+"""What a pipe to or from a worker holds, the most that Linux allows anyone: nine pages of ten go
+over it in one write, where 64 KiB took three, and woke both sides for each. The kernel takes no
+memory for what is not in it."""
+_READ_BYTES: Final = 256 * 1024  # of an answer at once: all of nearly every one
 
 
 def _default_workers() -> int:
@@ -76,7 +82,6 @@ class WorkerProcess:
     )
     _encoder: msgspec.msgpack.Encoder = attrs.field(factory=msgspec.msgpack.Encoder, init=False)
     jobs: int = 0
-    buffer: bytearray = attrs.field(factory=bytearray)
 
     async def ask(self, job: ExtractJob) -> Answer:
         """Hand over one job and wait for its answer. Cancelled: the worker must be discarded.
@@ -85,11 +90,10 @@ class WorkerProcess:
         """
         self.jobs += 1
         await self._send(job)
-        (length,) = HEADER.unpack(await self.receive_exactly(HEADER.size))
-        if length > self.limits.max_answer_bytes:
-            raise WorkerFailed(f"answered with {length} bytes")
+        frame = await self._receive()
         try:
-            (answer,) = self.decoder.decode(await self.receive_exactly(length))
+            with memoryview(frame) as view, view[HEADER.size :] as payload:
+                (answer,) = self.decoder.decode(payload)
         except (msgspec.MsgspecError, ValueError):
             raise WorkerFailed("answered with something else than an answer") from None
         if answer.job_id != job.job_id:
@@ -109,21 +113,37 @@ class WorkerProcess:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise WorkerFailed("died") from None
 
-    async def receive_exactly(self, length: int) -> bytes:
-        assert self.process.stdout is not None
-        await trio.lowlevel.checkpoint()
-        while len(self.buffer) < length:
-            try:
-                data = await self.process.stdout.receive_some(max(65536, length - len(self.buffer)))
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                data = b""
-            if not data:
-                raise WorkerFailed("died")
-            self.buffer += data
-        with memoryview(self.buffer) as view:  # a slice of the buffer would be one more copy
-            received = bytes(view[:length])
-        del self.buffer[:length]
+    async def _receive(self) -> bytes | bytearray:
+        """One frame, its header included; what follows it would answer nothing that was asked.
+
+        Raises: WorkerFailed.
+        """
+        received: bytes | bytearray = await self._receive_some(_READ_BYTES)
+        while len(received) < HEADER.size:
+            received += await self._receive_some(_READ_BYTES)
+        (length,) = HEADER.unpack_from(received)
+        if length > self.limits.max_answer_bytes:
+            raise WorkerFailed(f"answered with {length} bytes")
+        missing = HEADER.size + length - len(received)
+        if missing > 0:
+            received = bytearray(received)
+        while missing > 0:
+            data = await self._receive_some(max(_READ_BYTES, missing))
+            received += data
+            missing -= len(data)
+        if missing < 0:
+            raise WorkerFailed("answered more than was asked")
         return received
+
+    async def _receive_some(self, max_bytes: int) -> bytes:
+        assert self.process.stdout is not None
+        try:
+            data = await self.process.stdout.receive_some(max_bytes)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = b""
+        if not data:
+            raise WorkerFailed("died")
+        return bytes(data)
 
 
 def _environment() -> dict[str, str]:
@@ -138,7 +158,7 @@ def _environment() -> dict[str, str]:
 
 async def start_process(limits: WorkerLimits) -> trio.Process:
     """Raises: OSError (no more processes, descriptors or memory to be had)."""
-    return await trio.lowlevel.open_process(
+    process = await trio.lowlevel.open_process(
         # -P: the directory that we happen to be in is no place to import modules from.
         [
             *(sys.executable, "-P", "-m", "eventmesh_trio.pipeline.workers.worker"),
@@ -150,6 +170,12 @@ async def start_process(limits: WorkerLimits) -> trio.Process:
         env=_environment(),
         process_group=0,  # a Ctrl-C before the child can ignore it must not reach it
     )
+    if sys.platform == "linux":
+        for stream in (process.stdin, process.stdout):
+            assert isinstance(stream, trio.lowlevel.FdStream)
+            with suppress(OSError):  # this user has enough in pipes already; then it stays small
+                fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return process
 
 
 @asynccontextmanager
