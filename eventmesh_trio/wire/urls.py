@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import Final
 
 import attrs
@@ -19,6 +20,8 @@ _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _PERCENT: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_REMEMBERED: Final = 512
+"""URLs: each is asked for seven times on its way through a crawl. At most some megabytes."""
 
 
 @attrs.frozen
@@ -32,6 +35,7 @@ class URL:
     target: str  # path and query, as sent in a request line
 
 
+@lru_cache(_REMEMBERED)
 def parse_url(text: str, base: str | None = None) -> URL:
     """Parse an absolute URL, or one relative to ``base``.
 

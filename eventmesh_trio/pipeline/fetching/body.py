@@ -2,6 +2,7 @@
 
 import time
 from contextlib import aclosing
+from io import BytesIO
 from typing import Final
 
 import attrs
@@ -61,30 +62,34 @@ class BodyReader:
             )
         if not limits.cut and _declared(fields) > limits.max_body_bytes:
             raise _too_large(limits)
-        decoder = BodyDecoder(parse_codings(fields), max_decoded_bytes=limits.max_decoded_bytes)
-        body = bytearray()
+        codings = parse_codings(fields)
+        decoder = BodyDecoder(codings, max_decoded_bytes=limits.max_decoded_bytes)
+        body = BytesIO()  # its value is no copy, as the bytes of a bytearray would be
         sniffed = readable is True
         async with aclosing(response.aiter_stream()) as chunks:
             async for chunk in chunks:
                 self.wire_bytes += len(chunk)
                 if self.wire_bytes > limits.max_body_bytes and not limits.cut:
                     raise _too_large(limits)
-                async with self._turn.held():
-                    for piece in decoder.decode(chunk):
-                        body += piece
-                        await self._turn.pause()
-                        if limits.cut and len(body) >= limits.max_body_bytes:
-                            return bytes(body[: limits.max_body_bytes])
+                if not codings:
+                    body.write(chunk)  # that takes no time, and so no turn
+                else:
+                    async with self._turn.held():
+                        for piece in decoder.decode(chunk):
+                            body.write(piece)
+                            await self._turn.pause()
+                            if limits.cut and body.tell() >= limits.max_body_bytes:
+                                return body.getvalue()[: limits.max_body_bytes]
                 if limits.cut and self.wire_bytes >= limits.max_body_bytes:
-                    return bytes(body)
-                if not sniffed and len(body) >= _SNIFF_BYTES:
+                    return body.getvalue()[: limits.max_body_bytes]
+                if not sniffed and body.tell() >= _SNIFF_BYTES:
                     _sniff(body)
                     sniffed = True
                 await self._let_others_run()
         decoder.finish()
         if not sniffed:
             _sniff(body)
-        return bytes(body)
+        return body.getvalue()
 
     async def discard(self, response: httpcore2.Response, max_bytes: int) -> None:
         """Read a body that nobody wants, so that its connection can serve again; give up early.
@@ -112,8 +117,10 @@ def _declared(fields: Fields) -> int:
     return max((int(value) for name, value in fields if name == b"content-length"), default=0)
 
 
-def _sniff(body: bytearray) -> None:
-    if looks_binary(bytes(body[: 4 * _SNIFF_BYTES])):
+def _sniff(body: BytesIO) -> None:
+    with body.getbuffer() as view:
+        beginning = bytes(view[: 4 * _SNIFF_BYTES])
+    if looks_binary(beginning):
         raise UnsupportedContent("the content has no type and is not text")
 
 

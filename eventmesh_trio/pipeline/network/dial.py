@@ -11,8 +11,7 @@ name. `GuardedStream` holds the time and size limits of one exchange's head and 
 import errno
 import math
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -47,6 +46,8 @@ Targets: TypeAlias = tuple[IPAddress | str, ...]
 # A head is read in small pieces: however many interim responses or fields a piece holds, parsing it
 # takes a few milliseconds, and other tasks run before the next.
 _HEAD_READ_BYTES = 4096
+_BODY_READ_BYTES = 256 * 1024
+_LOST = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 async def connect_tcp(address: IPAddress, port: int) -> trio.SocketStream:
@@ -245,15 +246,19 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
             return await self._read_head(max_bytes)
         limit = self._limits.idle_read_seconds
         room = self._max_rest_bytes - self._rest_bytes
-        with _translated(httpcore2.ReadError), trio.move_on_after(limit):
-            data = bytes(await self._stream.receive_some(min(max_bytes, room + 1)))
-            self._rest_bytes += len(data)
-            if len(data) > room:
-                raise TooLarge(
-                    f"the body is larger than {self._max_rest_bytes} bytes",
-                    context={"limit_bytes": self._max_rest_bytes},
-                )
-            return data
+        try:
+            with trio.move_on_after(limit):
+                # More than was asked for: large pages come in half of the reads.
+                data = bytes(await self._stream.receive_some(min(_BODY_READ_BYTES, room + 1)))
+                self._rest_bytes += len(data)
+                if len(data) > room:
+                    raise TooLarge(
+                        f"the body is larger than {self._max_rest_bytes} bytes",
+                        context={"limit_bytes": self._max_rest_bytes},
+                    )
+                return data
+        except _LOST as error:
+            raise httpcore2.ReadError(str(error)) from error
         raise _too_slow("waiting for more of the response body", limit)
 
     async def _read_head(self, max_bytes: int) -> bytes:
@@ -263,10 +268,14 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
                 "the response head is too large",
                 context={"limit_bytes": self._limits.max_header_bytes},
             )
-        with _translated(httpcore2.ReadError), trio.move_on_at(self._head_deadline):
-            data = bytes(await self._stream.receive_some(min(max_bytes, room, _HEAD_READ_BYTES)))
-            self.head_bytes += len(data)
-            return data
+        try:
+            with trio.move_on_at(self._head_deadline):
+                most = min(max_bytes, room, _HEAD_READ_BYTES)
+                data = bytes(await self._stream.receive_some(most))
+                self.head_bytes += len(data)
+                return data
+        except _LOST as error:
+            raise httpcore2.ReadError(str(error)) from error
         raise _too_slow("waiting for the response head", self._limits.response_head_seconds)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
@@ -284,10 +293,13 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
         # Also where the write fails: the reader then looks for an early response.
         self._head_deadline = trio.current_time() + self._limits.response_head_seconds
         limit = self._limits.write_seconds
-        with _translated(httpcore2.WriteError), trio.move_on_after(limit):
-            await self._stream.send_all(buffer)
-            self._head_deadline = trio.current_time() + self._limits.response_head_seconds
-            return
+        try:
+            with trio.move_on_after(limit):
+                await self._stream.send_all(buffer)
+                self._head_deadline = trio.current_time() + self._limits.response_head_seconds
+                return
+        except _LOST as error:
+            raise httpcore2.WriteError(str(error)) from error
         raise _too_slow("sending the request", limit)
 
     async def write_control(self, buffer: bytes) -> None:
@@ -296,9 +308,12 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
         Raises: as `write` does.
         """
         limit = self._limits.write_seconds
-        with _translated(httpcore2.WriteError), trio.move_on_after(limit):
-            await self._stream.send_all(buffer)
-            return
+        try:
+            with trio.move_on_after(limit):
+                await self._stream.send_all(buffer)
+                return
+        except _LOST as error:
+            raise httpcore2.WriteError(str(error)) from error
         raise _too_slow("answering the origin's frames", limit)
 
     async def start_tls(
@@ -348,14 +363,6 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
                 stream = stream.transport_stream
             return isinstance(stream, trio.SocketStream) and stream.socket.is_readable()
         return None
-
-
-@contextmanager
-def _translated(target: type[Exception]) -> Iterator[None]:
-    try:
-        yield
-    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-        raise target(str(error)) from error
 
 
 def _too_slow(what: str, seconds: float) -> FetchTimeout:
