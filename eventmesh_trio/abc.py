@@ -7,16 +7,19 @@ otherwise, and a cancelled call leaves its object usable or closed, as stated.
 
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from math import inf
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import attrs
 
 from eventmesh_trio.errors import EventMeshError
-from eventmesh_trio.wire.encoders import EncodedBatch
 from eventmesh_trio.wire.events import Document, Event, Progress, RunStatus, SearchHit
 from eventmesh_trio.wire.requests import CacheMode, CrawlOptions, ExtractMode
 from eventmesh_trio.wire.urls import URL
-from eventmesh_trio.wire.websocket import FrameStyle
+
+if TYPE_CHECKING:
+    # Named in annotations only: with them an extraction process would load two protocols' codecs.
+    from eventmesh_trio.wire.encoders import EncodedBatch
+    from eventmesh_trio.wire.websocket import FrameStyle
 
 __all__ = [
     "Cache",
@@ -76,7 +79,7 @@ class WebSocket(Protocol):
     """
 
     takes_frames: bool
-    frame_style: FrameStyle
+    frame_style: "FrameStyle"
 
     async def receive(self) -> str | bytes:
         """The next message: text as ``str``, binary as ``bytes``.
@@ -187,7 +190,7 @@ class Encoder(Hashable, Protocol):
         """
         ...
 
-    def encode_batch(self, events: Sequence[Event], room: int) -> EncodedBatch:
+    def encode_batch(self, events: Sequence[Event], room: int) -> "EncodedBatch":
         """What `encode` returns for events from the first on, in one piece of ``room`` bytes.
 
         For a reader that shares with nobody. The first is taken however large it is.
