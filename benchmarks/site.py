@@ -38,6 +38,9 @@ MAX_BYTES: Final = 500_000
 _MADE_PAGES: Final = 120
 _PARAGRAPH: Final = re.compile(rb"<p>(?:(?!</?p>).)+</p>", re.DOTALL)
 _START_SECONDS: Final = 10.0
+_AGE_SECONDS: Final = 30 * 86_400.0
+"""Of the pages, for their ``Last-Modified``: a page of this minute may be used for no time at all
+without asking for it again (RFC 9111, section 4.2.2), and most pages are older than that."""
 _INSTALL: Final = "nginx is not installed: apt-get install -y nginx-light"
 _CONFIG: Final = """\
 daemon off;
@@ -153,8 +156,10 @@ def serving_pages(pages: dict[str, bytes], folder: Path) -> Iterator[Site]:
     if program is None:
         raise NoNginx(_INSTALL)
     (folder / "pages").mkdir()
+    modified = time.time() - _AGE_SECONDS
     for name, body in pages.items():
         (folder / "pages" / name).write_bytes(body)
+        os.utime(folder / "pages" / name, (modified, modified))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     config = folder / "nginx.conf"
