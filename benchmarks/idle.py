@@ -1,28 +1,61 @@
-"""Memory of an idle SSE stream: ours and theirs.
+"""Live streams that are silent: the memory of each, and what a new request waits beside them.
 
-``python -m benchmarks.idle [--quick] [--streams 1000]``
+``python -m benchmarks.idle [--quick] [--rounds 3] [--streams 10000]``
 
-Opens so many SSE streams that fall silent after their first events, and divides the growth of the
-server's resident memory by their number. A first hundred is opened before, so that what a server
-loads once is not counted. Ours is measured twice: every stream with a run of its own (its session,
-log and task included), and all of them attached to one session. What the kernel keeps for a socket
-is in nobody's figure.
+A first hundred streams is opened before the count, so that what a server loads once is not in the
+figure; the others up to the number are what the server's resident memory grew for. What the kernel
+keeps for a socket is in nobody's figure. Beside them, one after the other, new clients ask for a
+stream of one event.
 """
 
 import argparse
+import os
 import resource
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
-from benchmarks.contestants import OURS, Contestant, prepare, serving
-from benchmarks.readers import http_request
+import attrs
+
+from benchmarks.contestants import DESCRIPTORS, OURS, Contestant, cores, prepare, serving
+from benchmarks.outcome import Case, Demand, Figure, Options, Outcome
+from benchmarks.percentiles import in_ms
+from benchmarks.readers import http_request, text_frame, upgrade_request
+
+TITLE = "Idle streams"
+ABOUT = """
+So many live streams that are silent after their first events. *Memory*: by how much the server's
+resident memory grew for each (of all but the first hundred). Ours is measured twice: all streams
+attached to one session, as viewers of one crawl are, and each with a run, log and session of its
+own, as the peers' streams are, which have none. *New request*: from connecting to the first event
+of a stream of one result, while all the others are open, one request after the other.
+"""
 
 WARM = 100
-DESCRIPTORS = 8192
 SETTLE_SECONDS = 1.5
+REQUESTS = 100
+STREAMS = (1_000, 10_000)
+QUICK_STREAMS = (300,)
+FRAMINGS = ("sse", "websocket")
+NAMES = {"sse": "SSE stream", "websocket": "WebSocket"}
+ASKED_KIB = {"sse": 14.0, "websocket": 19.0}
+ASKED_REQUEST_MS = 50.0
+EACH_ITS_RUN = f"{OURS.name}, a run each"
+# Ten thousand streams are what our settings allow by default: the new requests are beyond.
+ALLOWED = ("EVENTMESH_STREAM__GENERAL__MAX_CONCURRENT_STREAMS", "11000")
 Address = tuple[str, int]
+Open = Callable[[], socket.socket]
+
+
+@attrs.frozen
+class Held:
+    """What one server did with so many streams at once."""
+
+    stream_bytes: float
+    request_seconds: Sequence[float]
 
 
 def resident_bytes(pid: int) -> int:
@@ -33,42 +66,53 @@ def resident_bytes(pid: int) -> int:
     raise RuntimeError("no VmRSS")
 
 
-def open_stream(address: Address, request: bytes, awaited: bytes) -> socket.socket:
-    """Ask, and read until the stream's first event is there."""
-    stream = socket.create_connection(address, 30)
-    stream.sendall(request)
+# --- Streams ------------------------------------------------------------------------------------
+
+
+def read_until(stream: socket.socket, awaited: bytes) -> None:
     received = b""
     while awaited not in received:
         piece = stream.recv(65536)
         if not piece:
             raise RuntimeError(f"no stream: {received[:300]!r}")
         received += piece
+
+
+def open_stream(address: Address, request: bytes, awaited: bytes) -> socket.socket:
+    """Ask, and read until the stream's first event is there."""
+    stream = socket.create_connection(address, 30)
+    stream.sendall(request)
+    read_until(stream, awaited)
     return stream
 
 
-def measure(
-    contestant: Contestant, streams: int, opener: Callable[[Address], Callable[[], socket.socket]]
-) -> float:
-    """Bytes of resident memory a stream."""
-    with serving(contestant, None) as (address, pid):
-        open_one = opener(address)
-        held = [open_one() for _ in range(WARM)]
-        time.sleep(SETTLE_SECONDS)
-        before = resident_bytes(pid)
-        held += [open_one() for _ in range(streams)]
-        time.sleep(SETTLE_SECONDS)
-        growth = resident_bytes(pid) - before
-        for stream in held:
-            stream.close()
-    return growth / streams
+def open_socket(
+    address: Address, target: str, message: bytes | None, opened: bytes, awaited: bytes
+) -> socket.socket:
+    """Open a WebSocket; where there is a message, send it when ``opened`` has come."""
+    stream = socket.create_connection(address, 30)
+    stream.sendall(upgrade_request(target))
+    if message is not None:
+        read_until(stream, opened)
+        stream.sendall(text_frame(message))
+    read_until(stream, awaited)
+    return stream
 
 
-def own_streams(contestant: Contestant) -> Callable[[Address], Callable[[], socket.socket]]:
-    request = http_request(contestant.target("sse"), contestant.body(0, idle=True))
-    return lambda address: lambda: open_stream(address, request, b'"event":"metadata"')
+def own_streams(contestant: Contestant, framing: str = "sse") -> Callable[[Address], Open]:
+    """Streams that ask for their events themselves; of ours, each begins a run in a session."""
+    target = contestant.target(framing)
+    if framing == "websocket":
+        opened, awaited = (
+            (b'"welcome"', b'"metadata"') if contestant.is_ours else (b"\r\n\r\n", b'"metadata"')
+        )
+        message = contestant.message(0, idle=True)
+        return lambda address: partial(open_socket, address, target, message, opened, awaited)
+    request = http_request(target, contestant.body(0, idle=True))
+    return lambda address: partial(open_stream, address, request, b'"event":"metadata"')
 
 
-def attached_streams(address: Address) -> Callable[[], socket.socket]:
+def attached_streams(address: Address, framing: str = "sse") -> Open:
     """One run in one session, and readers that attach to it."""
     session = f"idle-{uuid.uuid4().hex[:8]}"
     body = OURS.body(0, idle=True)
@@ -77,8 +121,145 @@ def attached_streams(address: Address) -> Callable[[], socket.socket]:
         f"X-Session-ID: {session}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     open_stream(address, start.encode() + body, b'"started"').close()
+    if framing == "websocket":
+        target = f"/crawl/ws?session_id={session}"
+        return partial(open_socket, address, target, None, b"", b'"metadata"')
     attach = f"GET /crawl/sse/stream?session_id={session} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-    return lambda: open_stream(address, attach, b'"event":"metadata"')
+    return partial(open_stream, address, attach, b'"event":"metadata"')
+
+
+# --- Measuring ----------------------------------------------------------------------------------
+
+
+def first_event_seconds(contestant: Contestant, address: Address) -> float:
+    """From connecting to the first result of a stream of one."""
+    framing = "ndjson" if "ndjson" in contestant.framings else "websocket"
+    target = contestant.target(framing)
+    began = time.perf_counter()
+    if framing == "ndjson":
+        request = http_request(target, contestant.body(1))
+        stream = open_stream(address, request, b'"event":"result"')
+    else:
+        message = contestant.message(1)
+        stream = open_socket(address, target, message, b"\r\n\r\n", b'"event":"result"')
+    seconds = time.perf_counter() - began
+    stream.close()
+    return seconds
+
+
+@contextmanager
+def _allowing_more() -> Iterator[None]:
+    name, value = ALLOWED
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def measure(
+    contestant: Contestant, streams: int, opener: Callable[[Address], Open], core: int | None = None
+) -> Held:
+    """Open so many streams at once, look, ask, and close them."""
+    with _allowing_more(), serving(contestant, core) as (address, pid):
+        open_one = opener(address)
+        for _ in range(REQUESTS // 10):
+            first_event_seconds(contestant, address)
+        held = [open_one() for _ in range(min(WARM, streams // 2))]
+        time.sleep(SETTLE_SECONDS)
+        before, warm = resident_bytes(pid), len(held)
+        held += [open_one() for _ in range(streams - warm)]
+        time.sleep(SETTLE_SECONDS)
+        growth = resident_bytes(pid) - before
+        seconds = [first_event_seconds(contestant, address) for _ in range(REQUESTS)]
+        for stream in held:
+            stream.close()
+    return Held(growth / (streams - warm), seconds)
+
+
+def _entrants(
+    able: Sequence[Contestant], framing: str
+) -> Iterator[tuple[str, Contestant, Callable[[Address], Open]]]:
+    yield OURS.name, OURS, partial(attached_streams, framing=framing)
+    for contestant in able:
+        if framing in contestant.framings:
+            name = EACH_ITS_RUN if contestant.is_ours else contestant.name
+            yield name, contestant, own_streams(contestant, framing)
+
+
+def compare(options: Options, streams: Sequence[int] | None = None) -> Outcome:
+    """All who can, for each number of streams and each framing; a server anew for each."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+    able, missing = prepare()
+    placed = cores()
+    allowed = os.sched_getaffinity(0)
+    if placed is not None:
+        os.sched_setaffinity(0, {placed[1]})
+    try:
+        cases: list[Case] = []
+        for number in streams or (QUICK_STREAMS if options.quick else STREAMS):
+            for framing in FRAMINGS:
+                found: dict[str, list[Held]] = {}
+                for _ in range(options.rounds or 1):
+                    for name, contestant, opener in _entrants(able, framing):
+                        held = measure(contestant, number, opener, placed and placed[0])
+                        found.setdefault(name, []).append(held)
+                cases += _cases(number, framing, found)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    return Outcome("idle", tuple(cases), tuple(demands(cases)), missing)
+
+
+def _cases(streams: int, framing: str, found: dict[str, list[Held]]) -> Iterator[Case]:
+    what = f"{streams:,} {NAMES[framing]}s"
+    yield Case(
+        f"Memory, {what}",
+        "KiB a stream",
+        tuple(
+            Figure(name, tuple(one.stream_bytes / 1024 for one in rounds))
+            for name, rounds in found.items()
+        ),
+        less_is_better=True,
+    )
+    figures = []
+    for name, rounds in found.items():
+        times = [in_ms(one.request_seconds) for one in rounds]
+        every = in_ms([seconds for one in rounds for seconds in one.request_seconds])
+        figures.append(Figure(name, tuple(time["worst_ms"] for time in times), every))
+    yield Case(f"New request beside {what}", "ms, the worst", tuple(figures), less_is_better=True)
+
+
+def demands(cases: Sequence[Case]) -> Iterator[Demand]:
+    """Each framing's bounds, at the greatest number of streams that was measured."""
+    for framing, asked in ASKED_KIB.items():
+        mine = [case for case in cases if case.name.endswith(f" {NAMES[framing]}s")]
+        for case, bound in zip(mine[-2:], (asked, ASKED_REQUEST_MS), strict=True):
+            figure = case.figure(OURS.name)
+            assert figure is not None
+            yield Demand(
+                f"{case.name}, attached to one session: at most {bound:g} {case.unit}",
+                bound,
+                figure.median,
+                min(figure.rounds),
+                max(figure.rounds),
+                at_most=True,
+            )
+
+
+def show(outcome: Outcome) -> None:
+    for case in outcome.cases:
+        print(f"\n{case.name} ({case.unit})")
+        for figure in case.figures:
+            details = "  ".join(f"{key} {value:.2f}" for key, value in figure.details.items())
+            print(f"  {figure.contestant:34} {figure.median:9.2f}   {details}")
+    for demand in outcome.demands:
+        print(f"{'met' if demand.is_met else 'MISSED'}: {demand.text}: {demand.found:.2f}")
+    for name, reason in outcome.missing.items():
+        print(f"missing: {name}: {reason}")
 
 
 def main() -> None:
@@ -86,21 +267,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--streams", type=int, default=None)
+    parser.add_argument("--rounds", type=int, default=None)
+    parser.add_argument("--streams", type=int, action="append", help="instead of the usual numbers")
     arguments = parser.parse_args()
-    streams = arguments.streams or (100 if arguments.quick else 1000)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
-    able, missing = prepare()
-    print(f"{streams} idle SSE streams")
-    print(f"  {'eventmesh_trio, attached to one session':44} "
-          f"{measure(OURS, streams, attached_streams) / 1024:8.1f} KiB a stream")  # fmt: skip
-    for contestant in able:
-        if "sse" in contestant.framings:
-            name = f"{contestant.name}, a run each" if contestant.is_ours else contestant.name
-            figure = measure(contestant, streams, own_streams(contestant)) / 1024
-            print(f"  {name:44} {figure:8.1f} KiB a stream", flush=True)
-    for name, reason in missing.items():
-        print(f"missing: {name}: {reason}")
+    show(compare(Options(arguments.quick, arguments.rounds), arguments.streams))
 
 
 if __name__ == "__main__":

@@ -74,13 +74,18 @@ def http_request(target: str, body: bytes) -> bytes:
     return head.encode() + body
 
 
+def upgrade_request(target: str) -> bytes:
+    """The client's part of the opening handshake (RFC 6455, section 4.1)."""
+    key = base64.b64encode(os.urandom(16)).decode()
+    return (
+        f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ).encode()
+
+
 def open_websocket(reader: Reader, target: str, *, welcomes: bool) -> None:
     """The opening handshake, and our server's first message (RFC 6455, section 4)."""
-    key = base64.b64encode(os.urandom(16)).decode()
-    reader.socket.sendall(
-        f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-    )
+    reader.socket.sendall(upgrade_request(target))
     received = b""
     while b"\r\n\r\n" not in received or (welcomes and b'"welcome"' not in received):
         piece = reader.socket.recv(65536)
