@@ -89,6 +89,7 @@ async def _write_batches(
         started = trio.current_time()
         await exchange.send_some(body)
         subscriber.sent(batch.events, len(body), trio.current_time() - started)
+        del batch, body  # an idle stream would hold them until its next event
         if waiting_since is not None and exchange.first_byte_at is not None:
             first_byte(exchange.first_byte_at - waiting_since)
             waiting_since = None
@@ -146,3 +147,4 @@ async def deliver_messages(
             waiting = False
         for seconds in batch.first_bytes:
             first_byte(seconds)
+        del batch  # as above

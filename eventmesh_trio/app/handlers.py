@@ -130,6 +130,20 @@ async def attach(mesh: Mesh, call: Call, *, framing: StreamFraming, shape: Shape
         raise ValidationError("session_id is missing from the query", field="session_id")
     parse_identifier(session_id, "session_id")
     stream = HTTPStream.of(mesh, call, framing, shape)
+    session = await _wait_session(mesh, session_id)
+    position = session.resolve(call.last_event_id)
+    if position.gap is None and not session.live_runs and session.is_exhausted(position.after):
+        await call.exchange.send_response(204, call.fields())
+        return
+    if call.exchange.request.method == "HEAD":
+        await stream.send_head(session)
+        return
+    subscriber = session.subscribe(stream.reader_spec(), after=position.after, gap=position.gap)
+    await stream.serve(session, subscriber)
+
+
+async def _wait_session(mesh: Mesh, session_id: str) -> Session:
+    """The session of that id, which may be about to begin. Raises `NotFoundError`."""
     session: Session | None = None
     with (
         trio.move_on_after(mesh.config.mesh.attach_wait_seconds) as scope,
@@ -142,15 +156,7 @@ async def attach(mesh: Mesh, call: Call, *, framing: StreamFraming, shape: Shape
     if session is None:
         mesh.admission.require_serving()
         raise NotFoundError(f"there is no session {session_id}")
-    position = session.resolve(call.last_event_id)
-    if position.gap is None and not session.live_runs and session.is_exhausted(position.after):
-        await call.exchange.send_response(204, call.fields())
-        return
-    if call.exchange.request.method == "HEAD":
-        await stream.send_head(session)
-        return
-    subscriber = session.subscribe(stream.reader_spec(), after=position.after, gap=position.gap)
-    await stream.serve(session, subscriber)
+    return session
 
 
 async def deepsearch(mesh: Mesh, call: Call, *, framing: StreamFraming) -> None:

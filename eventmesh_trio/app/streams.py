@@ -105,14 +105,7 @@ class HTTPStream:
         retry = round(self.mesh.config.stream.sse.retry_interval_seconds * 1000)
         finished = False
         try:
-            statistics = subscriber.statistics()
-            fields = self._fields(
-                capacity=statistics.capacity,
-                used=statistics.used,
-                session_id=session.session_id,
-                request_id=subscriber.spec.request_id or self.call.request_id,
-            )
-            await self.call.exchange.start_response(200, self.call.fields(*fields))
+            await self.call.exchange.start_response(200, self._head_fields(session, subscriber))
             finished = await deliver(
                 subscriber,
                 self.call.exchange,
@@ -132,6 +125,17 @@ class HTTPStream:
         finally:
             # A reader that left before its end keeps its place: it may come back to it.
             subscriber.close(keep_place=not finished)
+
+    def _head_fields(self, session: Session, subscriber: Subscriber) -> Fields:
+        """All response fields. Held by nobody: a stream may live for hours after them."""
+        statistics = subscriber.statistics()
+        fields = self._fields(
+            capacity=statistics.capacity,
+            used=statistics.used,
+            session_id=session.session_id,
+            request_id=subscriber.spec.request_id or self.call.request_id,
+        )
+        return self.call.fields(*fields)
 
     def _fields(self, **window: Any) -> Fields:
         """The response fields, but for CORS; ``window`` is what `wish_fields` wants."""

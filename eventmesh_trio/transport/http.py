@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 
 import structlog
 import trio
@@ -101,6 +102,14 @@ def _first(group: BaseExceptionGroup[EventMeshError]) -> EventMeshError:
     return bare(error)
 
 
+@lru_cache(maxsize=8)
+def _head_limits(limits: TransportLimits) -> HeadLimits:
+    """One for all connections."""
+    return HeadLimits(
+        limits.max_request_line_bytes, limits.max_header_bytes, limits.max_header_count
+    )
+
+
 class _Connection:
     __slots__ = (
         "_connection_id",
@@ -131,23 +140,23 @@ class _Connection:
         self._drain = drain or Drain()
         self._connection_id = f"conn-{secrets.token_hex(8)}"
         self._served = 0
-        self._wire = ServerConnection(
-            HeadLimits(
-                limits.max_request_line_bytes, limits.max_header_bytes, limits.max_header_count
-            )
-        )
+        self._wire = ServerConnection(_head_limits(limits))
 
     async def serve(self) -> None:
         while True:
             try:
-                head = await self._next_head()
+                request = await self._next_request()
             except RemoteProtocolError as error:
                 await self._refuse(error)
                 return
-            if head is None or not await self._serve_request(head):
+            if request is None or not await self._serve_request(request):
                 return
 
     # --- one request's head -----------------------------------------------------------------
+
+    async def _next_request(self) -> Request | None:
+        head = await self._next_head()
+        return None if head is None else self._request(head)
 
     async def _next_head(self) -> Head | None:
         """The next head; None when the peer left, or stayed away, or the service is ending."""
@@ -199,10 +208,10 @@ class _Connection:
 
     # --- one exchange ---------------------------------------------------------------------------
 
-    async def _serve_request(self, head: Head) -> bool:
+    async def _serve_request(self, request: Request) -> bool:
         """Run the handler; whether another request may follow."""
         self._served += 1
-        exchange = HTTPExchange(self._request(head), self.link, self._wire, self._must_close)
+        exchange = HTTPExchange(request, self.link, self._wire, self._must_close)
         outcome = await run_handler(self._handler, exchange)
         if self.link.broken or (self.link.peer_left and not self._wire.request_complete):
             return False  # in the middle of a write, or of its request: nobody is there to answer
@@ -211,7 +220,7 @@ class _Connection:
             return False
         if exchange.started and not exchange.ended:
             if outcome.failure is None and not self.link.peer_left:
-                logger.error("a handler returned in the middle of its response", path=head.path)
+                logger.error("a handler returned in the middle of its response", path=request.path)
             await exchange.abort()
             return False
         try:
