@@ -42,19 +42,19 @@ def _new_h11() -> h11.Connection:
     return h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 30)
 
 
-class _Streaming:
-    """What is left of h11's connection while a body streams that is framed here.
+class _Remainder:
+    """What is left of h11's connection when it has no part in what is sent.
 
-    The request was read to its end, so nothing but the end of the response is to come. Without
-    h11's own an idle stream is 1.2 KiB smaller.
+    That is a body that is framed here, after a request that was read to its end; or another
+    protocol. Without h11's own an idle stream is 0.9 KiB smaller.
     """
 
     __slots__ = ("_end", "our_state", "their_state")
 
     they_are_waiting_for_100_continue: Final = False
 
-    def __init__(self, their_state: type[object], end: bytes) -> None:
-        self.our_state: type[object] = h11.SEND_BODY
+    def __init__(self, our_state: type[object], their_state: type[object], end: bytes) -> None:
+        self.our_state = our_state
         self.their_state = their_state  # DONE, or MUST_CLOSE where nothing may follow
         self._end = end
 
@@ -87,7 +87,7 @@ class ServerConnection:
 
     def __init__(self, limits: HeadLimits | None = None) -> None:
         self._limits = limits or HeadLimits()
-        self._h11: h11.Connection | _Streaming = _new_h11()
+        self._h11: h11.Connection | _Remainder = _new_h11()
         self._buffer = bytearray()
         self._may_be_blank = True  # an empty line may still come before the next head
         self._checked = 0
@@ -263,11 +263,13 @@ class ServerConnection:
 
     def send_upgrade(self, fields: Fields) -> bytes:
         """101 (Switching Protocols): from here on the connection speaks another protocol."""
-        return self._send(
+        data = self._send(
             h11.InformationalResponse(
                 status_code=101, headers=list(fields), reason=b"Switching Protocols"
             )
         )
+        self._h11 = _Remainder(h11.SWITCHED_PROTOCOL, h11.SWITCHED_PROTOCOL, b"")
+        return data
 
     def send_head(self, status: int, fields: Fields, *, head_request: bool) -> bytes:
         """A response's head. Its framing follows from the fields, the status and the request.
@@ -292,7 +294,7 @@ class ServerConnection:
             self._framing = "close" if old else "chunked"
             if self.request_complete:
                 end = b"" if old else _LAST_CHUNK
-                self._h11 = _Streaming(self._h11.their_state, end)
+                self._h11 = _Remainder(h11.SEND_BODY, self._h11.their_state, end)
         return data
 
     @property
@@ -321,7 +323,7 @@ class ServerConnection:
         """Prepare for the next request; False if the connection must be closed instead."""
         if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             return False
-        if isinstance(self._h11, _Streaming):
+        if isinstance(self._h11, _Remainder):
             self._h11 = _new_h11()
         else:
             self._h11.start_next_cycle()

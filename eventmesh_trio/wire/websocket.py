@@ -230,17 +230,34 @@ class ServerWebSocket:
     must be written now: pongs, a ping, the answer to a close.
     """
 
-    __slots__ = ("_assembly", "_owed", "_proto", "_ready", "_slice_bytes", "_unread", "closing")
+    __slots__ = (
+        "_assembly",
+        "_max_message_bytes",
+        "_owed",
+        "_parser",
+        "_ready",
+        "_slice_bytes",
+        "_unread",
+        "closing",
+    )
 
     def __init__(self, max_message_bytes: int, deflate: Deflate | None) -> None:
-        guard = MessageLimit if deflate is None else MessageInflater
-        self._proto = Connection(ConnectionType.SERVER, [guard(max_message_bytes)])
+        self._max_message_bytes = max_message_bytes
+        self._parser: Connection | None = None
         self._slice_bytes = None if deflate is None else _SLICE_BYTES
         self._unread = bytearray()
         self._assembly = _Assembly()
         self._ready: Received | Closed | None = None
         self._owed = bytearray()
         self.closing = False  # a close frame of ours is written or owed
+
+    @property
+    def _proto(self) -> Connection:
+        """Made when it is needed: of 2 KiB, for a reader who may never say a word."""
+        if self._parser is None:
+            guard = MessageLimit if self._slice_bytes is None else MessageInflater
+            self._parser = Connection(ConnectionType.SERVER, [guard(self._max_message_bytes)])
+        return self._parser
 
     @property
     def owes(self) -> bool:
@@ -271,6 +288,8 @@ class ServerWebSocket:
 
     def _feed(self) -> bool:
         """Hand the parser the next bytes; False where there are none, or none count any more."""
+        if not self._unread:
+            return False
         if self._proto.state not in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
             self._unread.clear()
         data = bytes(self._unread[: self._slice_bytes])
@@ -280,7 +299,7 @@ class ServerWebSocket:
         return bool(data)
 
     def _parse_fed(self) -> Received | Closed | None:
-        for event in self._proto.events():
+        for event in () if self._parser is None else self._parser.events():
             if isinstance(event, (TextMessage, BytesMessage)):
                 self._assembly.add(event.data if isinstance(event.data, str) else bytes(event.data))
                 if event.message_finished:
