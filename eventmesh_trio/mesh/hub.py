@@ -1,7 +1,7 @@
 """`Hub`: the sessions of one server, the nursery of their runs, and the one janitor.
 
-The janitor is the only task that waits for time on behalf of sessions: it cancels runs that
-lingered too long without a reader, and forgets sessions that were kept long enough for replay.
+The janitor waits for time on behalf of sessions: it cancels runs that lingered too long without a
+reader, and forgets sessions that were kept long enough for replay. For readers `Alarms` does.
 """
 
 import uuid
@@ -15,6 +15,7 @@ import trio
 
 from eventmesh_trio.abc import Job
 from eventmesh_trio.errors import ConflictError, OverloadedError, RateLimited
+from eventmesh_trio.mesh.alarms import Alarms
 from eventmesh_trio.mesh.budget import MemoryBudget
 from eventmesh_trio.mesh.census import Census
 from eventmesh_trio.mesh.limits import MeshLimits
@@ -49,6 +50,7 @@ async def open_hub(limits: MeshLimits | None = None) -> AsyncIterator["Hub"]:
         async with trio.open_nursery() as nursery:
             hub = Hub(limits or MeshLimits(), nursery)
             nursery.start_soon(hub.tidy)
+            nursery.start_soon(hub.alarms.ring)
             try:
                 yield hub
             finally:
@@ -66,6 +68,7 @@ class Hub:
         self.census = Census(limits.health_window_seconds, self._health_changed)
         self.observers = Observers(self._live_runs)
         self.budget = MemoryBudget(limits.max_total_bytes, self._relieve)
+        self.alarms = Alarms()
         self._nursery = nursery
         self._sessions: dict[str, Session] = {}
         self._live: dict[Run, Session] = {}

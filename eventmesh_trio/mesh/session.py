@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import attrs
 
 from eventmesh_trio.errors import NotFoundError
+from eventmesh_trio.mesh.alarms import Alarms
 from eventmesh_trio.mesh.budget import MemoryBudget
 from eventmesh_trio.mesh.census import Census
 from eventmesh_trio.mesh.limits import MeshLimits
@@ -43,6 +44,7 @@ class Keeper(Protocol):
     census: Census
     observers: Observers
     budget: MemoryBudget
+    alarms: Alarms
 
     def linger(self, run: Run) -> None:
         """The run has no reader: cancel it after a while unless `settle` is called before."""
@@ -87,6 +89,7 @@ class Session:
         )
         self.limits = limits
         self.census = keeper.census
+        self.alarms = keeper.alarms
         self._keeper = keeper
         self._runs: dict[str, Run] = {}
         self._live: dict[str, Run] = {}

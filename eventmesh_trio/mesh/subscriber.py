@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 import trio
 
 from eventmesh_trio.errors import BackpressureExceeded, BufferOverflow, StreamingError
+from eventmesh_trio.mesh.alarms import Alarm, Alarms
 from eventmesh_trio.mesh.census import Census
 from eventmesh_trio.mesh.first_bytes import FirstBytes
 from eventmesh_trio.mesh.flow import Place, Track
@@ -47,6 +48,9 @@ class Home(Protocol):
     @property
     def census(self) -> Census: ...
 
+    @property
+    def alarms(self) -> Alarms: ...
+
     def leave(self, reader: "Subscriber", *, keep_place: bool) -> None:
         """The reader has gone; its place is dropped, or held for who resumes."""
         ...
@@ -65,6 +69,7 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
 
     __slots__ = (
         "__weakref__",
+        "_alarm",
         "_closed",
         "_failure",
         "_gathering",
@@ -98,6 +103,7 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
             self._gathering.hold(self)
         self._ready: deque[Event] | None = None
         self._task: trio.lowlevel.Task | None = None
+        self._alarm: Alarm | None = None
         self._closed = False
         self._failure: StreamingError | None = None
         self._writing: trio.CancelScope | None = None
@@ -203,11 +209,11 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
 
         self._log.sleepers[self] = None
         self._task = trio.lowlevel.current_task()
-        with trio.CancelScope(deadline=self._gathering.next_due()):
-            await trio.lowlevel.wait_task_rescheduled(abort)
+        self._alarm = self._home.alarms.set(self, self._gathering.next_due(), self._alarm)
+        await trio.lowlevel.wait_task_rescheduled(abort)
 
     def wake(self) -> None:
-        """Let a receiver look again. Idempotent; for the log and the hub."""
+        """Let a receiver look again. Idempotent; for the log, the alarms and the hub."""
         task, self._task = self._task, None
         if task is not None:
             self._log.sleepers.pop(self, None)
@@ -353,6 +359,7 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
 
     def _leave(self, *, keep_place: bool, failed: bool) -> None:
         self._home.census.stream_closed(self, failed=failed)
+        self._home.alarms.forget(self._alarm)
         self._home.leave(self, keep_place=keep_place and self.spec.lossless)
         self.wake()
         self._gathering.notices.close()
