@@ -6,10 +6,12 @@ otherwise, and a cancelled call leaves its object usable or closed, as stated.
 """
 
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextlib import AbstractAsyncContextManager
 from math import inf
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import attrs
+import trio
 
 from eventmesh_trio.errors import EventMeshError
 from eventmesh_trio.wire.events import Document, Event, Progress, RunStatus, SearchHit
@@ -162,6 +164,15 @@ class Exchange(Protocol):
         """Return when the peer has gone (or sends bytes that cannot be). Safe to cancel.
 
         Run it beside the writer; never at the same time as `receive_some`.
+        """
+        ...
+
+    def until_disconnected(self) -> AbstractAsyncContextManager[trio.CancelScope]:
+        """A block that is cancelled when `wait_disconnected` would return; gives its scope.
+
+        For a block that writes: where the connection is ours it costs an idle stream no task. An
+        exception of the block may come in a group; and the scope's ``cancelled_caught`` does not
+        tell whether the block came to its end.
         """
         ...
 

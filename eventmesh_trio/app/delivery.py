@@ -43,9 +43,8 @@ async def deliver(
     Cancelled: likewise unfinished. The subscriber stays open: its owner closes it.
     """
     finished = False
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_watch_peer, exchange, nursery.cancel_scope)
-        subscriber.cancel_when_cut_off(nursery.cancel_scope)
+    async with exchange.until_disconnected() as scope:
+        subscriber.cancel_when_cut_off(scope)
         try:
             await _write_batches(subscriber, exchange, preamble, coder, first_byte)
             before_end()
@@ -54,19 +53,13 @@ async def deliver(
             await exchange.end_response()
             finished = True
         except StreamingError as error:
-            # The peer left while it was written to: as if the watcher had seen it first. Or the
-            # reader was evicted: raised below, outside of the nursery, which would make it a group.
+            # The peer left while it was written to: as if that had been noticed first. Or the
+            # reader was evicted: raised below, outside of the block, which may make it a group.
             if not isinstance(error, ConnectionBroken) and error is not subscriber.failure:
                 raise
-        nursery.cancel_scope.cancel()
     if not finished and subscriber.failure is not None:
         raise subscriber.failure
     return finished
-
-
-async def _watch_peer(exchange: Exchange, scope: trio.CancelScope) -> None:
-    await exchange.wait_disconnected()
-    scope.cancel()
 
 
 async def _write_batches(

@@ -11,6 +11,7 @@ What such a server does differently, and what is done about it here:
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 import h11
@@ -26,6 +27,7 @@ from eventmesh_trio.errors import (
     RemoteProtocolError,
     WebSocketClosed,
 )
+from eventmesh_trio.transport.departures import until_returned
 from eventmesh_trio.transport.http import Handler, run_handler
 from eventmesh_trio.transport.limits import TransportLimits
 from eventmesh_trio.wire.http_head import decode_path
@@ -236,6 +238,9 @@ class _ASGIExchange:
                     # departure would cancel the server in the middle of recycling the connection.
                     await trio.sleep_forever()
                 nursery.cancel_scope.cancel()
+
+    def until_disconnected(self) -> AbstractAsyncContextManager[trio.CancelScope]:
+        return until_returned(self.wait_disconnected)
 
     async def _discard_messages(self) -> None:
         while not self._body_ended:

@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from email.utils import formatdate
+from types import TracebackType
 
 import trio
 
@@ -13,6 +15,7 @@ from eventmesh_trio.errors import (
     PayloadTooLarge,
     RemoteProtocolError,
 )
+from eventmesh_trio.transport.departures import Departures, until_returned
 from eventmesh_trio.transport.limits import TransportLimits
 from eventmesh_trio.transport.link import Link
 from eventmesh_trio.transport.websocket import NativeWebSocket
@@ -197,6 +200,12 @@ class HTTPExchange:
                 return
         await trio.sleep_forever()
 
+    def until_disconnected(self) -> AbstractAsyncContextManager[trio.CancelScope]:
+        departures, descriptor = self._link.departures, self._link.descriptor
+        if departures is None or descriptor is None:
+            return until_returned(self.wait_disconnected)
+        return _UntilDisconnected(self._link, self._wire, departures, descriptor)
+
     # --- the upgrade ----------------------------------------------------------------------------
 
     async def accept_websocket(self, fields: Fields = ()) -> WebSocket:
@@ -209,3 +218,44 @@ class HTTPExchange:
         self.websocket = NativeWebSocket(self._link, handshake.deflate)
         self.websocket.receive_data(self._wire.take_buffered())
         return self.websocket
+
+
+class _UntilDisconnected:
+    """`HTTPExchange.wait_disconnected`, without a task of its own, around what writes."""
+
+    __slots__ = ("_departures", "_descriptor", "_link", "_scope", "_wire")
+
+    def __init__(
+        self, link: Link, wire: ServerConnection, departures: Departures, descriptor: int
+    ) -> None:
+        self._link = link
+        self._wire = wire
+        self._departures = departures
+        self._descriptor = descriptor
+        self._scope = trio.CancelScope()
+
+    async def __aenter__(self) -> trio.CancelScope:
+        if self._link.peer_left:
+            self._scope.cancel()
+        elif self._wire.buffered < self._link.limits.max_pipelined_bytes:
+            self._departures.watch(self._descriptor, self)
+        return self._scope.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._departures.forget(self._descriptor, self)
+        return self._scope.__exit__(kind, error, traceback)
+
+    def ready(self) -> None:
+        data = self._link.read_nowait()
+        if data is None:
+            return
+        self._wire.receive_data(data)
+        if not data:
+            self._scope.cancel()
+        if not data or self._wire.buffered >= self._link.limits.max_pipelined_bytes:
+            self._departures.forget(self._descriptor, self)

@@ -18,6 +18,7 @@ from eventmesh_trio.errors import (
     bare,
     leaves,
 )
+from eventmesh_trio.transport.departures import Departures
 from eventmesh_trio.transport.drain import Drain
 from eventmesh_trio.transport.exchange import HTTPExchange, date_field
 from eventmesh_trio.transport.limits import TransportLimits
@@ -40,6 +41,7 @@ async def serve_connection(
     scheme: str = "http",
     peer: str = "",
     drain: Drain | None = None,
+    departures: Departures | None = None,
 ) -> None:
     """Serve the requests of one connection, one after the other, and close it.
 
@@ -50,15 +52,17 @@ async def serve_connection(
     Args:
       scheme, peer: what the requests say about where they came from.
       drain: when it begins, the connection closes after the response at hand, or at once if idle.
+      departures: who notices that a peer leaves; None: a task beside each response does.
     Cancelled: the stream is closed at once, whatever was being written.
     """
-    connection = _Connection(stream, handler, limits, scheme, peer, drain)
+    link = Link(stream, limits, departures)
+    connection = _Connection(link, handler, limits, scheme, peer, drain)
     try:
         await connection.serve()
     finally:
         # The farewell bounds itself; without it a cancelled connection would keep its socket.
         with trio.move_on_after(2 * limits.farewell_seconds, shield=True):
-            await connection.link.close()
+            await link.close()
 
 
 class Outcome:
@@ -125,14 +129,14 @@ class _Connection:
 
     def __init__(
         self,
-        stream: trio.abc.Stream,
+        link: Link,
         handler: Handler,
         limits: TransportLimits,
         scheme: str,
         peer: str,
         drain: Drain | None,
     ) -> None:
-        self.link = Link(stream, limits)
+        self.link = link
         self._handler = handler
         self._limits = limits
         self._scheme = scheme

@@ -8,6 +8,7 @@ import attrs
 import trio
 
 from eventmesh_trio.errors import ConnectionBroken
+from eventmesh_trio.transport.departures import Departures
 from eventmesh_trio.transport.limits import TransportLimits
 
 __all__ = ["Link"]
@@ -31,6 +32,7 @@ def _read_nowait(sock: trio.socket.SocketType) -> bytes | None:
 class Link:
     """A stream with one reader and one writer at a time.
 
+    ``departures``: who can wait for what comes, so that no task need do it.
     ``peer_left``: a read found the end of the stream, or a reset.
     ``linger``: the peer may still be sending; see `close`.
     ``broken``: a write failed, stalled or was cancelled; the stream is closed, nothing may follow.
@@ -38,6 +40,7 @@ class Link:
 
     stream: trio.abc.Stream
     limits: TransportLimits
+    departures: Departures | None = None
     peer_left: bool = attrs.field(default=False, init=False)
     linger: bool = attrs.field(default=False, init=False)
     broken: bool = attrs.field(default=False, init=False)
@@ -46,6 +49,22 @@ class Link:
     @property
     def usable(self) -> bool:
         return not (self.peer_left or self.broken)
+
+    @property
+    def descriptor(self) -> int | None:
+        """The socket's own; None where the bytes are not the socket's, or it is closed."""
+        if not isinstance(self.stream, trio.SocketStream):
+            return None
+        descriptor = self.stream.socket.fileno()
+        return None if descriptor < 0 else descriptor
+
+    def read_nowait(self) -> bytes | None:
+        """As `read`, of a stream with a descriptor; None: nothing has come. Never waits."""
+        assert isinstance(self.stream, trio.SocketStream)
+        data = b"" if self.peer_left else _read_nowait(self.stream.socket)
+        if data == b"":
+            self.peer_left = True
+        return data
 
     async def read(self) -> bytes:
         """Some bytes, ``b""`` when the peer has gone. Cancellation loses nothing."""

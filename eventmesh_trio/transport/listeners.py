@@ -15,6 +15,7 @@ import trio
 from eventmesh_trio.errors import OverloadedError, RateLimited, RequestError
 from eventmesh_trio.transport.addresses import AddressCounts, Network, client_of
 from eventmesh_trio.transport.binds import Bind, Listener, open_listeners, parse_bind
+from eventmesh_trio.transport.departures import Departures, open_departures
 from eventmesh_trio.transport.drain import Drain
 from eventmesh_trio.transport.exchange import date_field
 from eventmesh_trio.transport.http import Handler, serve_connection
@@ -53,18 +54,19 @@ async def serve_listeners(
         a Unix socket are not either.
     Cancelled: all connections are closed. The listeners are closed in any case.
     """
-    server = _Server(handler, limits, drain or Drain(), proxies)
     try:
-        with server.reserve:
-            async with trio.open_nursery() as connections:
-                task_status.started([listener.address for listener in listeners])
-                async with trio.open_nursery() as accepting:
+        async with open_departures() as departures:
+            server = _Server(handler, limits, drain or Drain(), proxies, departures)
+            with server.reserve:
+                async with trio.open_nursery() as connections:
+                    task_status.started([listener.address for listener in listeners])
+                    async with trio.open_nursery() as accepting:
+                        for listener in listeners:
+                            accepting.start_soon(server.accept_forever, listener, connections)
+                        await server.drain.wait_stopped()
+                        accepting.cancel_scope.cancel()
                     for listener in listeners:
-                        accepting.start_soon(server.accept_forever, listener, connections)
-                    await server.drain.wait_stopped()
-                    accepting.cancel_scope.cancel()
-                for listener in listeners:
-                    listener.close()
+                        listener.close()
     finally:
         for listener in listeners:
             listener.close()
@@ -99,6 +101,7 @@ class _Server:
     limits: TransportLimits
     drain: Drain
     proxies: Collection[Network]
+    departures: Departures | None
     reserve: _Reserve = attrs.field(factory=_Reserve, init=False)
     refusals: int = attrs.field(default=0, init=False)
     served: int = attrs.field(default=0, init=False)
@@ -204,7 +207,12 @@ class _Server:
                     )
                 if listener.ssl_context is None:
                     await serve_connection(
-                        stream, self.handler, self.limits, peer=peer, drain=self.drain
+                        stream,
+                        self.handler,
+                        self.limits,
+                        peer=peer,
+                        drain=self.drain,
+                        departures=self.departures,
                     )
                 else:
                     await self._serve_tls(stream, listener.ssl_context, peer)
