@@ -139,8 +139,10 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
                 # No full checkpoint: the write that follows is one. A step of the loop for each
                 # batch less is 5 % of the time to one reader.
                 await trio.lowlevel.checkpoint_if_cancelled()
+            elif self._is_idle():
+                await self._sleep()
             else:
-                await self._wait_news()
+                await trio.lowlevel.checkpoint()
             self._check_open()
             outlet = EncodedOutlet(self._log, self.spec.encoder_for, self.spec.batch_bytes)
             self._gather(outlet)
@@ -162,7 +164,11 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
             if self._ready:
                 await trio.lowlevel.checkpoint()
             else:
-                await self._wait_news()
+                # A checkpoint, always: others' turn before anything is taken, so nothing is lost.
+                if self._is_idle():
+                    await self._sleep()
+                else:
+                    await trio.lowlevel.checkpoint()
                 self._check_open()
                 outlet = EventOutlet(self._log)
                 self._gather(outlet)
@@ -192,12 +198,8 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         if self._task is not None:
             raise trio.BusyResourceError("another task is receiving from this subscriber")
 
-    async def _wait_news(self) -> None:
-        """A checkpoint, always: others' turn before anything is taken, so that nothing is lost."""
-        if self._gathering.has_news() or self._gathering.ended():
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._sleep()
+    def _is_idle(self) -> bool:
+        return not (self._gathering.has_news() or self._gathering.ended())
 
     async def _sleep(self) -> None:
         """Wait for the log, a notice, or the time when something of this reader's own is due."""

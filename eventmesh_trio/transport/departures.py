@@ -1,7 +1,7 @@
 """`Departures`: notices what comes from peers that are only written to: one task for all of them.
 
-Beside each streamed response somebody must wait for the peer to leave. A task for that is 3.6 KiB of
-each stream; here it is an entry in an epoll of our own, which one task waits for.
+Beside each streamed response somebody must wait for the peer to leave. A task for that is 3.6 KiB
+of each stream; here it is an entry in an epoll of our own, which one task waits for.
 """
 
 import select

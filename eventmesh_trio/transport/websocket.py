@@ -7,6 +7,7 @@ import trio
 
 from eventmesh_trio.errors import ConnectionBroken, LocalProtocolError, WebSocketClosed
 from eventmesh_trio.transport.link import Link
+from eventmesh_trio.transport.turns import Turns
 from eventmesh_trio.wire.deflate import Deflate
 from eventmesh_trio.wire.websocket import (
     BINARY,
@@ -34,8 +35,8 @@ class NativeWebSocket:
         "_last_traffic",
         "_link",
         "_ping_sent_at",
-        "_receive_lock",
-        "_send_lock",
+        "_receiving",
+        "_sending",
         "_wire",
         "frame_style",
         "takes_frames",
@@ -51,8 +52,8 @@ class NativeWebSocket:
             )
         self._link = link
         self._wire = ServerWebSocket(limits.max_message_bytes, deflate)
-        self._send_lock = trio.Lock()
-        self._receive_lock = trio.Lock()
+        self._sending = Turns()
+        self._receiving = Turns()
         self._closed: tuple[int, str] | None = None
         self._last_traffic = trio.current_time()
         self._ping_sent_at: float | None = None
@@ -64,13 +65,11 @@ class NativeWebSocket:
     # --- receiving ------------------------------------------------------------------------------
 
     async def receive(self) -> str | bytes:
-        try:
-            self._receive_lock.acquire_nowait()
-        except trio.WouldBlock:
+        if not self._receiving.take_nowait():
             if not self._wire.closing:
-                raise LocalProtocolError("another task is receiving on this WebSocket") from None
+                raise LocalProtocolError("another task is receiving on this WebSocket")
             # `aclose` reads, and ends what there was to receive.
-            await self._receive_lock.acquire()
+            await self._receiving.take()
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             while True:
@@ -82,7 +81,7 @@ class NativeWebSocket:
                 if self._closed is not None:
                     raise WebSocketClosed(*self._closed)
         finally:
-            self._receive_lock.release()
+            self._receiving.give()
 
     async def _next_event(self) -> Received | None:
         """A message; None after a read, a write or the end."""
@@ -113,7 +112,7 @@ class NativeWebSocket:
     async def _pay(self) -> None:
         """Write owed pongs or the answer to a close; a cancelled wait for the lock owes on."""
         limits = self._link.limits
-        async with self._send_lock:
+        async with self._sending:
             # Shielded, for half a frame would break the socket, and `receive` may be cancelled
             # without harm. Bounded: these few bytes wait only for a peer that reads nothing.
             with trio.move_on_after(limits.close_seconds, shield=True):
@@ -140,7 +139,7 @@ class NativeWebSocket:
 
     async def _on_silence(self) -> None:
         now = trio.current_time()
-        if self._send_lock.locked() or self._wire.closing:
+        if self._sending.taken or self._wire.closing:
             # Bytes are on their way to it, or our close frame is: they have their own deadlines.
             self._last_traffic = now
             self._ping_sent_at = None
@@ -170,7 +169,8 @@ class NativeWebSocket:
         await self._send(frames)
 
     async def _send(self, data: bytes) -> None:
-        await self._acquire_send_lock()
+        if not self._sending.take_nowait():  # the write that follows is the checkpoint
+            await self._sending.take()
         try:
             if self._closed is not None or self._wire.closing:
                 raise WebSocketClosed(*(self._closed or (1006, "the close handshake has begun")))
@@ -183,14 +183,7 @@ class NativeWebSocket:
             self._note_broken()
             raise
         finally:
-            self._send_lock.release()
-
-    async def _acquire_send_lock(self) -> None:
-        # The write that follows is the checkpoint; `acquire` would add a second one.
-        try:
-            self._send_lock.acquire_nowait()
-        except trio.WouldBlock:
-            await self._send_lock.acquire()
+            self._sending.give()
 
     def _note_broken(self) -> None:
         if self._link.broken and self._closed is None:
@@ -214,7 +207,7 @@ class NativeWebSocket:
                     await self._link.close()
 
     async def _close_handshake(self, close_code: int, reason: str) -> None:
-        async with self._send_lock:
+        async with self._sending:
             if self._closed is None and not self._wire.closing:
                 with suppress(ConnectionBroken):
                     await self._link.write(self._wire.send_close(close_code, reason))
@@ -223,6 +216,6 @@ class NativeWebSocket:
                 with suppress(ConnectionBroken):
                     await self._link.write(self._wire.take_owed())
         # A task in `receive` sees the peer's close and leaves; else it is for us to read.
-        async with self._receive_lock:
+        async with self._receiving:
             while self._closed is None:
                 await self._next_event()
