@@ -164,10 +164,10 @@ class EventLog(Archive):
         if seq == place.seq:
             return
         flow = place.flow
-        limiting = flow.is_limited_by(place)
+        freed = flow.frees(place)
         place.seq, place.events, place.nbytes = seq, events, nbytes
         place.blocked_since = None
-        if limiting:
+        if freed:
             flow.relimit()
             # Not for a little room: a publisher that wakes for each batch costs its reader a tenth
             # of the time.
