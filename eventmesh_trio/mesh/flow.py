@@ -125,8 +125,19 @@ class Flow:
             self._at_limit_events += place.events + place.capacity == events
             self._at_limit_bytes += place.nbytes + place.window_bytes == nbytes
 
+    def add(self, place: Place) -> None:
+        """Be held back by a place more."""
+        self.places[place] = None
+        events, nbytes = place.events + place.capacity, place.nbytes + place.window_bytes
+        if events < self.limit_events:
+            self.limit_events, self._at_limit_events = events, 0
+        if nbytes < self.limit_bytes:
+            self.limit_bytes, self._at_limit_bytes = nbytes, 0
+        self._at_limit_events += events == self.limit_events
+        self._at_limit_bytes += nbytes == self.limit_bytes
+
     def frees(self, place: Place) -> bool:
-        """Whether ``place``, which is about to move on, makes room by that: `relimit` then.
+        """Whether ``place``, about to move on or to be dropped, makes room by that: `relimit` then.
 
         Only the last that stands at a limit does. Readers that keep up stand there together: for
         each of them to look at all others was two thirds of the time of an event to 100.

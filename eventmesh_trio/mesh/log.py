@@ -154,9 +154,8 @@ class EventLog(Archive):
         """Hold back ``flow``'s runs, and keep what follows ``seq``, for a lossless reader."""
         place = Place(flow, seq, self.counted(flow, seq), capacity, window_bytes)
         place.owner = owner
-        flow.places[place] = None
+        flow.add(place)
         self._places[place] = None
-        flow.relimit()
         return place
 
     def move_place(self, place: Place, seq: int, events: int, nbytes: int) -> None:
@@ -186,8 +185,10 @@ class EventLog(Archive):
     def drop_place(self, place: Place) -> None:
         """Neither wait for the reader any more nor keep anything for it. Idempotent."""
         if self._places.pop(place, place) is None:
+            freed = place.flow.frees(place)
             del place.flow.places[place]
-            self._relimit(place.flow)
+            if freed:
+                self._relimit(place.flow)
             if self.kept_bytes > self._kept_for_replay:
                 self._trim()
 

@@ -6,37 +6,51 @@ from hypothesis import strategies as st
 
 from eventmesh_trio.mesh.flow import Flow, Place
 
-moves = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.integers(0, 300)), max_size=60)
+UNLIMITED = Flow().limit_events
+
+windows = st.tuples(st.integers(1, 3), st.integers(1, 400))
+moves = st.tuples(st.integers(0, 9), st.integers(0, 3), st.integers(0, 300))
 
 
-def places_of(flow: Flow, windows: list[tuple[int, int]]) -> list[Place]:
-    places = [Place(flow, 0, (0, 0), capacity, nbytes) for capacity, nbytes in windows]
-    flow.places.update(dict.fromkeys(places))
-    flow.relimit()
-    return places
+def add(flow: Flow, capacity: int, nbytes: int) -> Place:
+    place = Place(flow, 0, (0, 0), capacity, nbytes)
+    flow.add(place)
+    return place
 
 
-@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 400)), min_size=1, max_size=5), moves)
-def test_limits_are_those_of_the_slowest_place_after_every_move(
-    windows: list[tuple[int, int]], steps: list[tuple[int, int, int]]
+@given(st.lists(windows | moves | st.integers(0, 9), max_size=80))
+def test_limits_are_those_of_the_slowest_place_whoever_comes_moves_and_goes(
+    steps: list[tuple[int, ...] | int],
 ) -> None:
     flow = Flow()
-    places = places_of(flow, windows)
-    for number, events, nbytes in steps:
-        place = places[number % len(places)]
-        freed = flow.frees(place)
-        place.events += events
-        place.nbytes += nbytes
-        if freed:
-            flow.relimit()
-        assert flow.limit_events == min(one.events + one.capacity for one in places)
-        assert flow.limit_bytes == min(one.nbytes + one.window_bytes for one in places)
+    for step in steps:
+        places = list(flow.places)
+        if isinstance(step, int):
+            if places:
+                place = places[step % len(places)]
+                freed = flow.frees(place)
+                del flow.places[place]
+                if freed:
+                    flow.relimit()
+        elif len(step) == 2:
+            add(flow, *step)
+        elif places:
+            number, events, nbytes = step
+            place = places[number % len(places)]
+            freed = flow.frees(place)
+            place.events += events
+            place.nbytes += nbytes
+            if freed:
+                flow.relimit()
+        room = [(one.events + one.capacity, one.nbytes + one.window_bytes) for one in flow.places]
+        assert flow.limit_events == min((events for events, _ in room), default=UNLIMITED)
+        assert flow.limit_bytes == min((nbytes for _, nbytes in room), default=UNLIMITED)
 
 
 @pytest.mark.parametrize("readers", [1, 2, 50])
 def test_of_readers_that_keep_up_together_only_the_last_makes_room(readers: int) -> None:
     flow = Flow()
-    places = places_of(flow, [(8, 1000)] * readers)
+    places = [add(flow, 8, 1000) for _ in range(readers)]
     for _ in range(3):
         freed = []
         for place in places:
@@ -50,6 +64,6 @@ def test_of_readers_that_keep_up_together_only_the_last_makes_room(readers: int)
 
 def test_a_place_ahead_of_the_slowest_makes_no_room() -> None:
     flow = Flow()
-    behind, ahead = places_of(flow, [(4, 100), (9, 900)])
+    behind, ahead = add(flow, 4, 100), add(flow, 9, 900)
     assert not flow.frees(ahead)
     assert flow.frees(behind)
