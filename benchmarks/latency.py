@@ -345,7 +345,8 @@ def full_load(contestant: Contestant, address: Address) -> Iterator[None]:
 # --- The comparison ------------------------------------------------------------------------------
 
 Measure = Callable[[Contestant, Address, str, int, float], list[float]]
-MODES: dict[str, Measure] = {"streams of their own": measure_own, "read by all": measure_shared}
+SHARED = "read by all"
+MODES: dict[str, Measure] = {"streams of their own": measure_own, SHARED: measure_shared}
 
 
 @attrs.define
@@ -436,7 +437,11 @@ def _first_bytes(
 
 
 def demands(cases: Sequence[Case]) -> Iterator[Demand]:
-    """Bounds on our own p99, and that no peer's is less at 20 readers."""
+    """Bounds on our own p99; and of 20 readers of one publisher that no peer's is less.
+
+    Not of streams of their own: there most of a figure is how a loop rounds timers (asyncio's wakes
+    early and yields until it is time, trio's wakes up to a millisecond late), and no server's work.
+    """
     for case in cases:
         mine = case.figure(OURS.name)
         assert mine is not None
@@ -445,7 +450,7 @@ def demands(cases: Sequence[Case]) -> Iterator[Demand]:
             text = f"{case.name}: p99 at most {ASKED_P99_MS:g} ms"
             yield Demand(text, ASKED_P99_MS, mine.median, low, high, at_most=True)
             peers = [figure for figure in case.figures if figure.contestant != OURS.name]
-            if peers:
+            if peers and SHARED in case.name:
                 best = min(peers, key=lambda figure: figure.median)
                 ratios = [
                     theirs / ours for theirs, ours in zip(best.rounds, mine.rounds, strict=True)
