@@ -1,4 +1,5 @@
 """Measurements against other servers, in the same run and on the same machine.
 
-``python -m benchmarks.stream`` and ``python -m benchmarks.idle``; both take ``--quick``.
+``python -m benchmarks --help`` says how; each comparison also runs alone, as in
+``python -m benchmarks.stream --quick``.
 """

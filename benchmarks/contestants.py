@@ -71,7 +71,7 @@ def _tuned(python: str, port: int) -> list[str]:
 
 
 OURS = Contestant("eventmesh_trio", _module("benchmarks.ours"), (), is_ours=True)
-TUNED = Contestant("... high_throughput", _tuned, (), is_ours=True)
+TUNED = Contestant("eventmesh_trio, high_throughput", _tuned, (), is_ours=True)
 PEERS = (
     Contestant(
         "uvicorn+uvloop+Starlette", _uvicorn, ("uvicorn", "uvloop", "sse_starlette", "httptools")

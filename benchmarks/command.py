@@ -1,0 +1,130 @@
+"""Measure, keep and show: all comparisons, or those that are named.
+
+``python -m benchmarks [NAME...] [--quick] [--check] [--rounds N]`` runs each with all its peers,
+prints its tables and writes ``benchmarks/results/NAME.json``. With ``--quick`` each takes under a
+minute; such figures are written to ``benchmarks/results/quick``, never over the others.
+
+Exit codes: 0 all was measured; 1 with ``--check``, a demand is missed; 2 wrong usage; 3 a
+comparison could not be run (the others were, and are kept).
+"""
+
+import argparse
+import importlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final, Protocol, cast
+
+from benchmarks.machine import describe
+from benchmarks.outcome import Options, Outcome
+from benchmarks.results import QUICK_RESULTS, RESULTS, Record, write_record
+from benchmarks.tables import case_text, demand_text
+
+COMPARISONS: Final = ("stream", "fanout", "latency", "idle", "connect", "crawl", "extraction")
+"""Modules of this package, in the order in which they run and are shown."""
+MEASURED, FELL_SHORT, NOT_RUN = 0, 1, 3
+
+
+class Comparison(Protocol):
+    """What the module of a comparison has (`benchmarks.outcome`)."""
+
+    TITLE: str
+    ABOUT: str
+
+    def compare(self, options: Options) -> Outcome: ...
+
+
+def run(name: str, options: Options) -> Record:
+    """One comparison, from its import on; raises whatever it raises."""
+    comparison = cast(Comparison, importlib.import_module(f"benchmarks.{name}"))
+    load, cores = os.getloadavg()[0], os.sched_getaffinity(0)
+    taken_at, began = datetime.now(UTC), time.monotonic()
+    try:
+        outcome = comparison.compare(options)
+    finally:
+        os.sched_setaffinity(0, cores)  # a comparison puts its driver on one core
+    return Record(
+        title=comparison.TITLE,
+        about=comparison.ABOUT,
+        taken_at=taken_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        seconds=round(time.monotonic() - began, 1),
+        options=options,
+        machine=describe(load),
+        outcome=outcome,
+    )
+
+
+def show(record: Record) -> None:
+    machine, outcome = record.machine, record.outcome
+    print(f"\n=== {record.title}")
+    print(
+        f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB, Linux {machine.kernel}, "
+        f"Python {machine.python}, load {machine.load} before the start; {record.seconds:.0f} s"
+    )
+    for case in outcome.cases:
+        print(f"\n{case_text(case)}")
+    print()
+    for demand in outcome.demands:
+        print(demand_text(demand))
+    for peer, reason in outcome.missing.items():
+        print(f"missing: {peer}: {reason}")
+    sys.stdout.flush()
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    # Not choices=: with nargs="*" the Python of some distributions then refuses an empty list.
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(COMPARISONS)}")
+    parser.add_argument("--quick", action="store_true", help="each in under a minute")
+    parser.add_argument("--check", action="store_true", help="exit 1 where a demand is missed")
+    parser.add_argument("--rounds", type=positive, metavar="N", help="of each case")
+    parsed = parser.parse_args(arguments)
+    unknown = [name for name in parsed.names if name not in COMPARISONS]
+    if unknown:
+        parser.error(
+            f"no such comparison: {', '.join(unknown)}; there are {', '.join(COMPARISONS)}"
+        )
+    return parsed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parsed = parse_arguments(arguments)
+    options = Options(quick=parsed.quick, rounds=parsed.rounds)
+    records: list[Record] = []
+    failed: list[str] = []
+    for name in parsed.names or COMPARISONS:
+        try:
+            record = run(name, options)
+        except Exception:  # one comparison must not cost the others
+            traceback.print_exc()
+            failed.append(name)
+            continue
+        show(record)
+        print(f"written: {write_record(record, QUICK_RESULTS if options.quick else RESULTS)}")
+        records.append(record)
+    missed = sum(not demand.is_met for record in records for demand in record.outcome.demands)
+    if missed:
+        print(f"\n{missed} demands are missed")
+    if failed:
+        print(f"not measured: {', '.join(failed)}", file=sys.stderr)
+        return NOT_RUN
+    return FELL_SHORT if parsed.check and missed else MEASURED
+
+
+def alone(name: str) -> int:
+    """What ``python -m benchmarks.NAME [OPTION...]`` does: the same as ``python -m benchmarks``."""
+    return main([name, *sys.argv[1:]])
