@@ -9,41 +9,58 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import attrs
 
-from benchmarks.environment import ENVIRONMENT, ROOT, importing, install
+from benchmarks.environment import ENVIRONMENT, ROOT, importing, install, install_node
+from benchmarks.synthetic import MEDIUM
 
 START_SECONDS = 30.0
-DESCRIPTORS = 16_384  # 10,000 streams, and what else is open
+DESCRIPTORS = 8192
 FRAMINGS = ("ndjson", "sse", "websocket")
 
 
 @attrs.frozen
 class Contestant:
-    """``command`` gets a port; ``modules`` must be importable where it runs."""
+    """``command`` gets a port; ``modules`` must be importable where it runs.
+
+    ``runtime``: what it runs in: our interpreter, that of the peers' environment, or Node.
+    """
 
     name: str
     command: Callable[[str, int], list[str]]  # python, port
-    modules: tuple[str, ...]
+    modules: tuple[str, ...] = ()
     framings: tuple[str, ...] = FRAMINGS
     is_ours: bool = False
+    runtime: Literal["ours", "peers", "node"] = "peers"
 
     def target(self, framing: str) -> str:
         ours = {"ndjson": "/crawl/stream", "sse": "/crawl/sse", "websocket": "/crawl/ws"}
         theirs = {"ndjson": "/ndjson", "sse": "/sse", "websocket": "/ws"}
         return (ours if self.is_ours else theirs)[framing]
 
-    def body(self, count: int, *, idle: bool = False) -> bytes:
-        """The JSON that asks for so many results."""
+    def body(
+        self,
+        count: int,
+        *,
+        idle: bool = False,
+        size: int = MEDIUM,
+        readers: int = 0,
+        lossy: bool = False,
+        shared: bool = False,
+    ) -> bytes:
+        """The JSON that asks for so many events; what the words mean is said in `benchmarks.ours`,
+        and of ``shared``, which is for peers only, in `benchmarks.peers.payload`."""
         if self.is_ours:
-            url = f"http://bench/?n={count}{'&idle' if idle else ''}"
-            return json.dumps({"urls": [url]}).encode()
-        return json.dumps({"n": count, "idle": idle}).encode()
+            words = [f"n={count}", f"size={size}", f"readers={readers}"]
+            words += ["idle"] * idle + ["lossy"] * lossy
+            return json.dumps({"urls": [f"http://bench/?{'&'.join(words)}"]}).encode()
+        return json.dumps({"n": count, "idle": idle, "size": size, "shared": shared}).encode()
 
-    def message(self, count: int, *, idle: bool = False) -> bytes:
+    def message(self, count: int, *, size: int = MEDIUM) -> bytes:
         """The same as a WebSocket message."""
-        body = self.body(count, idle=idle)
+        body = self.body(count, size=size)
         return b'{"request_type":"crawl","data":%s}' % body if self.is_ours else body
 
 
@@ -70,21 +87,58 @@ def _tuned(python: str, port: int) -> list[str]:
     return [python, "-m", "benchmarks.ours", str(port), "high_throughput"]
 
 
-OURS = Contestant("eventmesh_trio", _module("benchmarks.ours"), (), is_ours=True)
-TUNED = Contestant("eventmesh_trio, high_throughput", _tuned, (), is_ours=True)
-PEERS = (
-    Contestant(
-        "uvicorn+uvloop+Starlette", _uvicorn, ("uvicorn", "uvloop", "sse_starlette", "httptools")
-    ),
-    Contestant("aiohttp+uvloop", _module("benchmarks.peers.aiohttp_app"), ("aiohttp", "uvloop")),
-    Contestant("hypercorn-trio+Starlette", _hypercorn, ("hypercorn", "trio", "sse_starlette")),
-    Contestant(
-        "websockets+uvloop",
-        _module("benchmarks.peers.websockets_app"),
-        ("websockets", "uvloop"),
-        ("websocket",),
-    ),
+def _granian(python: str, port: int) -> list[str]:
+    return [
+        *(python, "-m", "granian", "benchmarks.peers.granian_app:app", "--port", str(port)),
+        *("--interface", "rsgi", "--loop", "uvloop", "--http", "1", "--log-level", "warning"),
+        *("--runtime-mode", "st"),  # all threads are on one core here; st was as fast or faster
+    ]
+
+
+def _quart(python: str, port: int) -> list[str]:
+    return [*_hypercorn(python, port)[:-1], "benchmarks.peers.quart_app:app"]
+
+
+def _node(_: str, port: int) -> list[str]:
+    return ["node", str(ROOT / "benchmarks" / "peers" / "node_app.mjs"), str(port)]
+
+
+def _encoding_bare(python: str, port: int) -> list[str]:
+    return [python, "-m", "benchmarks.bare", str(port), "encode"]
+
+
+OURS = Contestant("eventmesh_trio", _module("benchmarks.ours"), is_ours=True, runtime="ours")
+TUNED = Contestant("eventmesh_trio, high_throughput", _tuned, is_ours=True, runtime="ours")
+UVICORN = Contestant(
+    "uvicorn+uvloop+Starlette",
+    _uvicorn,
+    ("uvicorn", "uvloop", "sse_starlette", "httptools", "orjson"),
 )
+AIOHTTP = Contestant(
+    "aiohttp+uvloop", _module("benchmarks.peers.aiohttp_app"), ("aiohttp", "uvloop", "orjson")
+)
+GRANIAN = Contestant("granian (RSGI)", _granian, ("granian", "uvloop", "orjson"))
+HYPERCORN = Contestant(
+    "hypercorn-trio+Starlette", _hypercorn, ("hypercorn", "trio", "sse_starlette", "orjson")
+)
+QUART = Contestant("quart-trio", _quart, ("hypercorn", "quart_trio", "orjson"))
+WEBSOCKETS = Contestant(
+    "websockets+uvloop",
+    _module("benchmarks.peers.websockets_app"),
+    ("websockets", "uvloop", "orjson"),
+    ("websocket",),
+)
+NODE = Contestant("Node (http, ws)", _node, runtime="node")
+PEERS = (UVICORN, AIOHTTP, GRANIAN, HYPERCORN, QUART, WEBSOCKETS, NODE)
+BARE = Contestant(
+    "bare socket, encoded before", _module("benchmarks.bare"),
+    framings=("ndjson", "sse"), runtime="ours",
+)  # fmt: skip
+ENCODING_BARE = Contestant(
+    "bare socket that encodes", _encoding_bare, framings=("ndjson", "sse"), runtime="ours"
+)
+LIMITS = (BARE, ENCODING_BARE)
+"""Not peers: what the sockets themselves allow on this machine, in this Python."""
 
 
 def prepare() -> tuple[list[Contestant], dict[str, str]]:
@@ -92,7 +146,7 @@ def prepare() -> tuple[list[Contestant], dict[str, str]]:
     python = install()
     able, missing = [OURS], {}
     for peer in PEERS:
-        reason = importing(python, (*peer.modules, "orjson"))
+        reason = install_node() if peer.runtime == "node" else importing(python, peer.modules)
         if reason is None:
             able.append(peer)
         else:
@@ -111,8 +165,7 @@ def serving(contestant: Contestant, core: int | None) -> Iterator[tuple[tuple[st
     """Run a server in a process of its own, on one core; yields its address and process id."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    python = sys.executable if contestant.is_ours else str(ENVIRONMENT / "bin" / "python")
-
+    python = sys.executable if contestant.runtime == "ours" else str(ENVIRONMENT / "bin" / "python")
     process = subprocess.Popen(
         contestant.command(python, port),
         cwd=ROOT,

@@ -4,7 +4,10 @@ Routes, handlers, hub, log, subscriber, encoder, delivery and transport are thos
 serve``, with their default limits; only what a crawl would fetch is made up.
 
 ``python -m benchmarks.ours PORT [PROFILE]``: a POST of ``{"urls": ["http://bench/?n=5000"]}``
-streams 5,000 results; with ``?idle`` it falls silent after ``start``.
+streams 5,000 results. Further words of the query: ``size=200``, the bytes of an event; ``idle``, it
+falls silent after ``start``; ``readers=50``, it begins when the session has so many; ``lossy``,
+these lose events instead of holding up the run, which no field of a request asks for, but an
+embedder may (`ReaderSpec.strategy`).
 """
 
 import sys
@@ -13,8 +16,10 @@ from collections.abc import Sequence
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
+import attrs
 import trio
 
+from benchmarks.synthetic import MAKERS, MEDIUM
 from eventmesh_trio.abc import JobCounts, Publisher
 from eventmesh_trio.app.dispatch import Application
 from eventmesh_trio.app.lifespan import Mesh, open_mesh
@@ -28,40 +33,50 @@ from eventmesh_trio.mesh.subscriber import Subscriber
 from eventmesh_trio.pipeline.report import summary_event
 from eventmesh_trio.pipeline.tally import Tally
 from eventmesh_trio.transport.listeners import open_listeners, parse_bind, serve_listeners
-from eventmesh_trio.wire.events import (
-    CrawlProgress,
-    Document,
-    Event,
-    Metadata,
-    PageResult,
-    PipelineMetadata,
-    Progress,
-    Result,
-    RunStatus,
-    Start,
-)
+from eventmesh_trio.wire.events import Event, Gap, Metadata, Progress, RunStatus, Start
 from eventmesh_trio.wire.requests import CrawlRequest
 from eventmesh_trio.wire.timestamps import utc_timestamp
 
-TEXT = (
-    "A crawl server reads pages and sends what is worth reading as soon as it is read. "
-    "Whoever listens should neither wait for the slowest page nor lose the quickest. "
-)
-_HASH = "sha256:" + "0" * 64
-_STAGES = ("fetch", "decode", "parse", "extract")
+READERS_POLL_SECONDS = 0.002
+"""How often a run that waits for its readers counts them."""
+
+
+@attrs.frozen
+class Wishes:
+    """What the query of a request's one URL asks for."""
+
+    total: int
+    size: int
+    idle: bool
+    readers: int
+    lossy: bool
+
+    @classmethod
+    def read(cls, url: str) -> "Wishes":
+        query = parse_qs(urlsplit(url).query, keep_blank_values=True)
+        return cls(
+            total=int(query["n"][0]),
+            size=int(query.get("size", [str(MEDIUM)])[0]),
+            idle="idle" in query,
+            readers=int(query.get("readers", ["0"])[0]),
+            lossy="lossy" in query,
+        )
 
 
 class SyntheticJob:
-    """``total`` results, each with all its structs built anew, as the peers build their dicts."""
+    """So many events, each with all its structs built anew, as the peers build their dicts."""
 
     kind: Literal["crawl", "deepsearch"] = "crawl"
 
-    def __init__(self, total: int, idle: bool, session_id: str, request_id: str) -> None:
-        self.total = total
-        self._idle = idle
-        self._session_id = session_id
+    def __init__(self, wishes: Wishes, session: Session, request_id: str) -> None:
+        self.total = wishes.total
+        self._make = MAKERS[wishes.size]
+        self._idle = wishes.idle
+        self._readers = wishes.readers
+        self._session = session
+        self._session_id = session.session_id
         self._request_id = request_id
-        self._tally = Tally(total)
+        self._tally = Tally(wishes.total)
         self._started = trio.current_time()
 
     @property
@@ -82,59 +97,15 @@ class SyntheticJob:
         return Metadata(**names, stream_type="crawl"), Start(**names, options={})
 
     async def work(self, publisher: Publisher) -> None:
+        while len(self._session.subscribers) < self._readers:
+            await trio.sleep(READERS_POLL_SECONDS)
         for index in range(self._tally.completed, self.total):
             if not publisher.has_room():
                 await publisher.wait_room()
-            self._publish(publisher, index)
+            self._tally.successful = index + 1
+            publisher.publish(self._make(index, self.total, self._request_id))
         if self._idle:
             await trio.sleep_forever()
-
-    def _publish(self, publisher: Publisher, index: int) -> None:
-        timestamp = utc_timestamp(time.time())
-        url = f"http://site.example/page/{index}"
-        document = Document(
-            url=url,
-            title=f"Page {index}",
-            markdown=TEXT,
-            text=TEXT,
-            word_count=30,
-            reading_time=1,
-            quality_score=85,
-            extracted_at=timestamp,
-            content_hash=_HASH,
-        )
-        page = PageResult(
-            url=url,
-            status=200,
-            from_cache=False,
-            gate_decision="raw",
-            quality_score=0.85,
-            processing_time_ms=12,
-            document=document,
-            error=None,
-            cache_key="crawl:v1:site:p:0",
-        )
-        self._tally.successful = completed = index + 1
-        result = Result(
-            timestamp=timestamp,
-            request_id=self._request_id,
-            index=index,
-            result=page,
-            progress=CrawlProgress(completed, self.total, 1.0),
-            pipeline_metadata=PipelineMetadata(
-                gate_decision_reason="text ratio 0.6",
-                extraction_method="article",
-                processing_stages=_STAGES,
-            ),
-            url=url,
-            status=200,
-            from_cache=False,
-            gate_decision="raw",
-            quality_score=0.85,
-            processing_time_ms=12,
-            error=None,
-        )
-        publisher.publish(result)
 
     def progress(self) -> Progress:
         elapsed = trio.current_time() - self._started
@@ -180,9 +151,23 @@ class SyntheticMesh(Mesh):
         reader: ReaderSpec | None,
         **identity: Any,
     ) -> tuple[Run, Subscriber | None]:
-        query = parse_qs(urlsplit(request.urls[0]).query, keep_blank_values=True)
-        job = SyntheticJob(int(query["n"][0]), "idle" in query, session.session_id, request_id)
+        wishes = Wishes.read(request.urls[0])
+        if wishes.lossy:
+            _make_lossy(session)
+        job = SyntheticJob(wishes, session, request_id)
         return self.hub.start_run(session, job, request_id=request_id, reader=reader, **identity)
+
+
+def _make_lossy(session: Session) -> None:
+    """Let whoever attaches to the session lose what it has no room for."""
+    subscribe = session.subscribe
+
+    def subscribe_lossy(
+        spec: ReaderSpec, *, after: int | None = None, gap: Gap | None = None
+    ) -> Subscriber:
+        return subscribe(attrs.evolve(spec, strategy="drop_oldest"), after=after, gap=gap)
+
+    session.subscribe = subscribe_lossy  # type: ignore[method-assign]
 
 
 async def main(port: int, profile: str | None = None) -> None:
@@ -202,4 +187,4 @@ async def main(port: int, profile: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, int(sys.argv[1]), *sys.argv[2:])
+    trio.run(main, int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)

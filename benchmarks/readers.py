@@ -13,8 +13,13 @@ from collections.abc import Sequence
 
 import attrs
 
+from benchmarks.synthetic import LARGE, MEDIUM, SMALL
+
 BUFFER_BYTES = 1 << 20
 RESULT = b'"event":"result"'
+SMALL_EVENT = b'"event":"search_start"'
+MARKERS = {SMALL: SMALL_EVENT, MEDIUM: RESULT, LARGE: RESULT}
+"""What is counted, by the size of the events."""
 END = b'"event":"summary"'
 LIMIT_SECONDS = 120.0
 
@@ -31,14 +36,14 @@ class Measurement:
 
     @property
     def rate(self) -> float:
-        """Results a second, of all readers together."""
+        """Events a second, of all readers together."""
         return self.results / self.seconds
 
 
 class Reader:
-    """One stream: counts results until the summary has come in."""
+    """One stream: counts its events by their marker until the summary has come in."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, address: tuple[str, int], marker: bytes = RESULT) -> None:
         self.socket = socket.create_connection(address, 30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.results = 0
@@ -46,6 +51,8 @@ class Reader:
         self.ended = False
         self.asked_at = 0.0
         self.first_byte_at: float | None = None
+        self._marker = marker
+        self._longest = max(len(marker), len(END))
         self._tail = b""
 
     def ask(self, request: bytes) -> None:
@@ -57,13 +64,13 @@ class Reader:
         if self.first_byte_at is None:
             self.first_byte_at = time.perf_counter()
         self.nbytes += size
-        seam = self._tail + data[: len(END)] if size >= len(END) else self._tail + data[:size]
-        self.results += data.count(RESULT, 0, size)
-        if len(self._tail) >= len(RESULT) - 1:
-            edge = self._tail[-(len(RESULT) - 1) :] + bytes(data[: min(size, len(RESULT) - 1)])
-            self.results += RESULT in edge
+        self.results += data.count(self._marker, 0, size)
+        # What is split between this piece and the one before has its first half in the tail.
+        before = self._tail[-(len(self._marker) - 1) :]
+        self.results += self._marker in before + data[: min(size, len(self._marker) - 1)]
+        seam = self._tail + data[: min(size, len(END) - 1)]
         self.ended = self.ended or data.find(END, max(0, size - 8192), size) >= 0 or END in seam
-        self._tail = (self._tail + bytes(data[max(0, size - len(END)) : size]))[-len(END) :]
+        self._tail = (self._tail + data[max(0, size - self._longest) : size])[-self._longest :]
 
 
 def http_request(target: str, body: bytes) -> bytes:
@@ -101,17 +108,28 @@ def text_frame(payload: bytes) -> bytes:
     return b"\x81" + length + bytes(4) + payload
 
 
-def measure(readers: Sequence[Reader], request: bytes, expected_each: int) -> Measurement:
+def measure(
+    readers: Sequence[Reader],
+    request: bytes | Sequence[bytes],
+    expected_each: int,
+    *,
+    lossless: bool = True,
+) -> Measurement:
     """Ask on all connections, read until every stream has ended, and close them.
 
+    Args:
+      request: one for all, or one for each; nothing is sent where it is empty.
+      lossless: whether every stream must bring all of the events.
     Raises:
-      RuntimeError: a stream ended early, brought another number of results, or took too long.
+      RuntimeError: a stream ended early, brought another number of events, or took too long.
     """
+    requests = [request] * len(readers) if isinstance(request, bytes) else request
     buffer = bytearray(BUFFER_BYTES)
     with selectors.DefaultSelector() as selector:
         cpu, started = time.process_time(), time.perf_counter()
-        for reader in readers:
-            reader.ask(request)
+        for reader, own in zip(readers, requests, strict=True):
+            if own:
+                reader.ask(own)
             reader.socket.setblocking(False)
             selector.register(reader.socket, selectors.EVENT_READ, reader)
         live = len(readers)
@@ -131,8 +149,8 @@ def measure(readers: Sequence[Reader], request: bytes, expected_each: int) -> Me
         busy = (time.process_time() - cpu) / seconds
     for reader in readers:
         reader.socket.close()
-        if reader.results != expected_each:
-            raise RuntimeError(f"a stream brought {reader.results} results, not {expected_each}")
+        if not reader.ended or (lossless and reader.results != expected_each):
+            raise RuntimeError(f"a stream brought {reader.results} events, not {expected_each}")
     return Measurement(
         results=sum(reader.results for reader in readers),
         nbytes=sum(reader.nbytes for reader in readers),

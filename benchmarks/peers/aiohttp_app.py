@@ -14,7 +14,7 @@ async def stream(request: web.Request, media_type: str, framing: str) -> web.Str
     asked = orjson.loads(await request.read())
     response = web.StreamResponse(headers={"Content-Type": media_type})
     await response.prepare(request)
-    for kind, event_id, body in events(asked["n"], "req-peer"):
+    for kind, event_id, body in events(asked):
         if framing == "sse":
             await response.write(
                 b"id: %s\nevent: %s\ndata: %s\n\n" % (event_id.encode(), kind.encode(), body)
@@ -40,7 +40,7 @@ async def websocket(request: web.Request) -> web.WebSocketResponse:
     await socket.prepare(request)
     message = await socket.receive()
     if message.type is WSMsgType.TEXT:
-        for _, _, body in events(orjson.loads(message.data)["n"], "req-peer"):
+        for _, _, body in events(orjson.loads(message.data)):
             await socket.send_str(body.decode())
         await socket.receive()
     return socket

@@ -1,6 +1,7 @@
 """Starlette, for uvicorn and hypercorn: StreamingResponse, sse-starlette, WebSocket."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 import orjson
@@ -14,31 +15,31 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from benchmarks.peers.payload import events
 
 
-async def asked_for(request: Request) -> tuple[int, bool]:
-    """How many results, and whether to fall silent after the metadata."""
-    body = orjson.loads(await request.body())
-    return body["n"], body.get("idle", False)
+async def asked_for(request: Request) -> dict[str, Any]:
+    """How many events, of what size, and whether to fall silent after the metadata (``idle``)."""
+    asked: dict[str, Any] = orjson.loads(await request.body())
+    return asked
 
 
 async def ndjson(request: Request) -> Response:
-    count, idle = await asked_for(request)
+    asked = await asked_for(request)
 
     async def lines() -> AsyncIterator[bytes]:
-        for _, _, body in events(count, "req-peer"):
+        for _, _, body in events(asked):
             yield body + b"\n"
-            if idle:
+            if asked.get("idle"):
                 await anyio.sleep_forever()
 
     return StreamingResponse(lines(), media_type="application/x-ndjson")
 
 
 async def sse(request: Request) -> Response:
-    count, idle = await asked_for(request)
+    asked = await asked_for(request)
 
     async def blocks() -> AsyncIterator[ServerSentEvent]:
-        for kind, event_id, body in events(count, "req-peer"):
+        for kind, event_id, body in events(asked):
             yield ServerSentEvent(body.decode(), event=kind, id=event_id)
-            if idle:
+            if asked.get("idle"):
                 await anyio.sleep_forever()
 
     return EventSourceResponse(blocks(), ping=30)
@@ -48,7 +49,7 @@ async def websocket(socket: WebSocket) -> None:
     await socket.accept()
     try:
         request = orjson.loads(await socket.receive_text())
-        for _, _, body in events(request["n"], "req-peer"):
+        for _, _, body in events(request):
             await socket.send_text(body.decode())
         await socket.receive_text()
     except WebSocketDisconnect:

@@ -13,7 +13,7 @@ from benchmarks.peers.payload import events
 async def handle(socket: ServerConnection) -> None:
     try:
         request = orjson.loads(await socket.recv())
-        for _, _, body in events(request["n"], "req-peer"):
+        for _, _, body in events(request):
             await socket.send(body, text=True)
         await socket.wait_closed()
     except ConnectionClosed:
