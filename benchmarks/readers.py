@@ -26,9 +26,13 @@ LIMIT_SECONDS = 120.0
 
 @attrs.frozen
 class Measurement:
-    """One run of all readers: ``seconds`` from the first request to the last reader's end."""
+    """One run of all readers: ``seconds`` from the first request to the last reader's end.
+
+    ``results``: the events that came, of the ``expected``.
+    """
 
     results: int
+    expected: int
     nbytes: int
     seconds: float
     first_byte_seconds: tuple[float, ...]
@@ -59,6 +63,11 @@ class Reader:
         self.asked_at = time.perf_counter()
         self.socket.sendall(request)
 
+    def receive(self) -> None:
+        """Wait for the first piece of the stream, and count it."""
+        piece = bytearray(BUFFER_BYTES)
+        self.take(piece, self.socket.recv_into(piece))
+
     def take(self, data: bytearray, size: int) -> None:
         """Count what was received; a marker may be split between two pieces."""
         if self.first_byte_at is None:
@@ -73,12 +82,16 @@ class Reader:
         self._tail = (self._tail + data[max(0, size - self._longest) : size])[-self._longest :]
 
 
-def http_request(target: str, body: bytes) -> bytes:
-    head = (
-        f"POST {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+def http_request(target: str, body: bytes, *fields: str) -> bytes:
+    """A POST of JSON, with further fields as they are written."""
+    lines = [
+        f"POST {target} HTTP/1.1",
+        "Host: 127.0.0.1",
+        "Content-Type: application/json",
+        *fields,
+        f"Content-Length: {len(body)}",
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 def upgrade_request(target: str) -> bytes:
@@ -153,6 +166,7 @@ def measure(
             raise RuntimeError(f"a stream brought {reader.results} events, not {expected_each}")
     return Measurement(
         results=sum(reader.results for reader in readers),
+        expected=expected_each * len(readers),
         nbytes=sum(reader.nbytes for reader in readers),
         seconds=seconds,
         first_byte_seconds=tuple((r.first_byte_at or 0.0) - r.asked_at for r in readers),

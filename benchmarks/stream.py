@@ -5,7 +5,7 @@ import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Final
+from functools import partial
 
 import attrs
 
@@ -26,7 +26,7 @@ from benchmarks.contestants import (
     prepare,
     serving,
 )
-from benchmarks.outcome import Case, Demand, Figure, Options, Outcome
+from benchmarks.outcome import Case, Demand, Options, Outcome
 from benchmarks.ratios import best_peer, ratio_demand, worst_against
 from benchmarks.readers import (
     MARKERS,
@@ -37,6 +37,7 @@ from benchmarks.readers import (
     open_websocket,
     text_frame,
 )
+from benchmarks.rounds import QUICK_ROUND_SECONDS, ROUND_SECONDS, Taker, take_rounds
 from benchmarks.synthetic import LARGE, MEDIUM, SMALL
 
 TITLE = "Streams: events a second"
@@ -49,17 +50,6 @@ A stream is as long as takes its server some tenths of a second, so that a slow 
 the time that all of it takes. A round of all servers follows a round of all servers, each in
 another order; what is shown are medians of the rounds.
 """
-ROUND_SECONDS: Final = 0.4
-"""What a round of one server should take: shorter ones measure the connecting as well."""
-QUICK_ROUND_SECONDS: Final = 0.12
-LIKELY_RATE: Final = 20_000
-"""Events a second that a server is thought to send before it was seen."""
-MAX_BYTES_EACH: Final = 400_000_000
-"""The most that one stream brings."""
-PROBES: Final = 3
-"""Rounds before those that count, in which the length of a server's streams is found, and until a
-server has had as much memory as it will keep. Ours keeps finished streams for replay, and memory
-that is touched for the first time is slow."""
 Address = tuple[str, int]
 
 
@@ -115,68 +105,36 @@ def run_once(
     return measure(opened, request, count)
 
 
-def stream_length(rate: float, scenario: Scenario, seconds: float) -> int:
-    """Events of each stream that take a server so long, as far as it is known."""
-    most = MAX_BYTES_EACH // scenario.size
-    return max(10, min(most, round(rate * seconds / scenario.readers)))
-
-
-@attrs.define
-class Taker:
-    """One server through the rounds of one case."""
-
-    contestant: Contestant
-    address: Address
-    rate: float = LIKELY_RATE
-    taken: list[Measurement] = attrs.Factory(list)
-    failure: str | None = None
-
-    def take(self, scenario: Scenario, seconds: float, *, counts: bool) -> None:
-        """One round; a peer that fails drops out of the case, we may not."""
-        count = stream_length(self.rate, scenario, seconds)
-        try:
-            measurement = run_once(self.contestant, self.address, scenario, count)
-        except (OSError, RuntimeError) as error:
-            if self.contestant.is_ours:
-                raise
-            self.failure = f"{type(error).__name__}: {error}"
-            return
-        if counts:
-            self.taken.append(measurement)
-        else:
-            self.rate = measurement.rate
-
-    def figure(self) -> Figure:
-        firsts = [seconds for m in self.taken for seconds in m.first_byte_seconds]
-        return Figure(
-            contestant=self.contestant.name,
-            rounds=tuple(m.rate for m in self.taken),
-            details={
-                "first_byte_ms": 1000 * statistics.median(firsts),
-                "bytes_per_event": statistics.median(m.nbytes / m.results for m in self.taken),
-                "driver_busy": max(m.busy for m in self.taken),
-            },
-        )
-
-
 def run_scenario(
     servers: Sequence[tuple[Contestant, Address]],
     scenario: Scenario,
     seconds: float,
     missing: dict[str, str],
 ) -> Case:
-    """All servers in turn, round by round, after some that do not count."""
-    takers = [Taker(c, address) for c, address in servers if scenario.framing in c.framings]
-    for number in range(-min(PROBES, 2 * scenario.rounds), scenario.rounds):
-        takers = [taker for taker in takers if taker.failure is None]
-        # Another order each time: whoever follows a heavy one must not always be the same.
-        turn = number % len(takers)
-        for taker in takers[turn:] + takers[:turn]:
-            taker.take(scenario, seconds, counts=number >= 0)
-            if taker.failure is not None:
-                missing[f"{taker.contestant.name} ({scenario.name})"] = taker.failure
-    figures = tuple(taker.figure() for taker in takers if taker.failure is None)
+    """One case, with all servers that speak its framing."""
+    takers = [
+        Taker(
+            contestant.name,
+            partial(run_once, contestant, address, scenario),
+            scenario.readers,
+            scenario.size,
+            may_fail=not contestant.is_ours,
+        )
+        for contestant, address in servers
+        if scenario.framing in contestant.framings
+    ]
+    held_out = take_rounds(takers, scenario.rounds, seconds)
+    for taker in takers:
+        if taker.failure is not None:
+            missing[f"{taker.name} ({scenario.name})"] = taker.failure
+    figures = tuple(taker.figure(first_byte) for taker in held_out)
     return Case(name=scenario.name, unit="events/s", figures=figures)
+
+
+def first_byte(taken: Sequence[Measurement]) -> dict[str, float]:
+    """From a stream's request to its first byte, with all the others beside it."""
+    seconds = [one for measurement in taken for one in measurement.first_byte_seconds]
+    return {"first_byte_ms": 1000 * statistics.median(seconds)}
 
 
 def demands(cases: Mapping[str, Case]) -> Iterator[Demand]:
