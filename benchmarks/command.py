@@ -11,6 +11,7 @@ comparison could not be run (the others were, and are kept).
 import argparse
 import importlib
 import os
+import signal
 import sys
 import time
 import traceback
@@ -26,6 +27,7 @@ from benchmarks.tables import case_text, demand_text
 COMPARISONS: Final = ("stream", "fanout", "latency", "idle", "connect", "crawl", "extraction")
 """Modules of this package, in the order in which they run and are shown."""
 MEASURED, FELL_SHORT, NOT_RUN = 0, 1, 3
+TERMINATED: Final = 128 + signal.SIGTERM
 
 
 class Comparison(Protocol):
@@ -103,6 +105,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parse_arguments(arguments)
+    # As Ctrl-C does: whoever ends us early must not leave servers behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     options = Options(quick=parsed.quick, rounds=parsed.rounds)
     records: list[Record] = []
     failed: list[str] = []

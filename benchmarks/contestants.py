@@ -3,12 +3,13 @@
 import json
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 import attrs
@@ -17,6 +18,7 @@ from benchmarks.environment import ENVIRONMENT, ROOT, importing, install, instal
 from benchmarks.synthetic import MEDIUM
 
 START_SECONDS = 30.0
+STOP_SECONDS = 5.0
 DESCRIPTORS = 8192
 FRAMINGS = ("ndjson", "sse", "websocket")
 
@@ -170,6 +172,7 @@ def serving(contestant: Contestant, core: int | None) -> Iterator[tuple[tuple[st
         contestant.command(python, port),
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
+        start_new_session=True,  # some start workers, which outlive a parent that is killed
     )
     try:
         # At once, so that every thread it starts inherits both.
@@ -179,12 +182,17 @@ def serving(contestant: Contestant, core: int | None) -> Iterator[tuple[tuple[st
         _wait_listening(process, port, contestant.name)
         yield ("127.0.0.1", port), process.pid
     finally:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a server and whatever it has started: what is left would work beside the next ones."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _wait_listening(process: subprocess.Popen[bytes], port: int, name: str) -> None:
