@@ -2,16 +2,19 @@
 
 ``python -m benchmarks [NAME...] [--quick] [--check] [--rounds N]`` runs each with all its peers,
 prints its tables and writes ``benchmarks/results/NAME.json``. With ``--quick`` each takes under a
-minute; such figures are written to ``benchmarks/results/quick``, never over the others.
+minute; such figures are written to ``benchmarks/results/quick``, never over the others, and no
+report is made of them. Otherwise what is kept is then rendered to the pages below ``docs`` and to
+the table in the README; ``--report`` does that alone.
 
 Exit codes: 0 all was measured; 1 with ``--check``, a demand is missed; 2 wrong usage; 3 a
-comparison could not be run (the others were, and are kept).
+comparison could not be run (the others were, and are kept), or a plot could not be drawn.
 """
 
 import argparse
 import importlib
 import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -19,13 +22,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final, Protocol, cast
 
+from benchmarks.environment import ROOT, importing, install
 from benchmarks.machine import describe
 from benchmarks.outcome import Options, Outcome
-from benchmarks.results import QUICK_RESULTS, RESULTS, Record, write_record
+from benchmarks.report import ORDER, PAGES, write
+from benchmarks.results import QUICK_RESULTS, RESULTS, Record, read_all, write_record
 from benchmarks.tables import case_text, demand_text
 
-COMPARISONS: Final = ("stream", "fanout", "latency", "idle", "connect", "crawl", "extraction")
-"""Modules of this package, in the order in which they run and are shown."""
 MEASURED, FELL_SHORT, NOT_RUN = 0, 1, 3
 TERMINATED: Final = 128 + signal.SIGTERM
 
@@ -90,27 +93,46 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     # Not choices=: with nargs="*" the Python of some distributions then refuses an empty list.
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(COMPARISONS)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ORDER)}")
     parser.add_argument("--quick", action="store_true", help="each in under a minute")
     parser.add_argument("--check", action="store_true", help="exit 1 where a demand is missed")
     parser.add_argument("--rounds", type=positive, metavar="N", help="of each case")
+    parser.add_argument("--report", action="store_true", help="render what is kept, no more")
     parsed = parser.parse_args(arguments)
-    unknown = [name for name in parsed.names if name not in COMPARISONS]
+    unknown = [name for name in parsed.names if name not in ORDER]
     if unknown:
-        parser.error(
-            f"no such comparison: {', '.join(unknown)}; there are {', '.join(COMPARISONS)}"
-        )
+        parser.error(f"no such comparison: {', '.join(unknown)}; there are {', '.join(ORDER)}")
+    if parsed.report and (parsed.names or parsed.quick or parsed.check or parsed.rounds):
+        parser.error("--report measures nothing: it goes with nothing else")
     return parsed
+
+
+def report() -> int:
+    """Render all that is kept; returns the exit code."""
+    write(read_all())
+    paths = sorted(RESULTS.glob("*.json"))
+    python = install()
+    reason = importing(python, ("matplotlib",))
+    if reason is not None:
+        print(f"the plots are as they were: {reason}", file=sys.stderr)
+        return NOT_RUN
+    folder = ROOT / PAGES
+    for plot in folder.glob("*.svg"):
+        plot.unlink()
+    command = [python, "-m", "benchmarks.plots", str(folder), *map(str, paths)]
+    return NOT_RUN if subprocess.run(command, cwd=ROOT, check=False).returncode else MEASURED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parse_arguments(arguments)
     # As Ctrl-C does: whoever ends us early must not leave servers behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    if parsed.report:
+        return report()
     options = Options(quick=parsed.quick, rounds=parsed.rounds)
     records: list[Record] = []
     failed: list[str] = []
-    for name in parsed.names or COMPARISONS:
+    for name in parsed.names or ORDER:
         try:
             record = run(name, options)
         except Exception:  # one comparison must not cost the others
@@ -120,13 +142,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         show(record)
         print(f"written: {write_record(record, QUICK_RESULTS if options.quick else RESULTS)}")
         records.append(record)
+    reported = report() if records and not options.quick else MEASURED
     missed = sum(not demand.is_met for record in records for demand in record.outcome.demands)
     if missed:
         print(f"\n{missed} demands are missed")
     if failed:
         print(f"not measured: {', '.join(failed)}", file=sys.stderr)
         return NOT_RUN
-    return FELL_SHORT if parsed.check and missed else MEASURED
+    return FELL_SHORT if parsed.check and missed else reported
 
 
 def alone(name: str) -> int:
