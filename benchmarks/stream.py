@@ -82,7 +82,7 @@ def scenarios(options: Options) -> list[Scenario]:
             framing,
             readers,
             size,
-            options.rounds or (11 if size == MEDIUM and readers <= 20 else 5),
+            options.rounds or (9 if size == MEDIUM and readers <= 20 else 5),
         )
         for framing in FRAMINGS
         for size in (MEDIUM, SMALL, LARGE)

@@ -9,12 +9,14 @@ __all__ = ["case_text", "columns", "demand_text", "number", "ratio_cell", "sprea
 
 
 def number(value: float) -> str:
-    """With as many digits as one reads: 12,345, 123, 12.3, 1.23, 0.012."""
+    """With as many digits as one reads: 12,345, 123, 12.3, 1.23, 0.123, 0.012."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     if abs(value) >= 10:
         return f"{value:.1f}"
-    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+    if abs(value) >= 1:
+        return f"{value:.2f}"
+    return f"{value:.3f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
 
 
 def spread(figure: Figure) -> str:

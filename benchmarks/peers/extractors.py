@@ -1,7 +1,8 @@
 """One extractor, in a process of its own, over a folder of pages; told by its input when to run.
 
-``python -m benchmarks.peers.extractors NAME FOLDER [SOURCE]``: a line ``round`` reads all pages and
-answers with the seconds of CPU that took; ``answers`` with what was read of each page, as JSON.
+``python -m benchmarks.peers.extractors NAME FOLDER EVERY [SOURCE]``: a line ``round`` reads all
+pages (of every so many one) and answers with the seconds of CPU that took; ``answers`` with what
+was read of each page, as JSON.
 Nothing but the standard library and the one extractor is imported.
 """
 
@@ -94,9 +95,11 @@ EXTRACTORS: dict[str, Callable[[], Extract]] = {
 }
 
 
-def read_folder(folder: Path, source: str | None = None) -> Iterator[tuple[Answer, bytes]]:
-    """What is known of each page (its JSON), and its bytes."""
-    for path in sorted(folder.rglob("*.json")):
+def read_folder(
+    folder: Path, source: str | None = None, every: int = 1
+) -> Iterator[tuple[Answer, bytes]]:
+    """What is known of each page (its JSON), and its bytes; of every so many pages one."""
+    for path in sorted(folder.rglob("*.json"))[::every]:
         packed, plain = path.with_suffix(".html.gz"), path.with_suffix(".html")
         if not (packed.exists() or plain.exists()):
             continue
@@ -108,11 +111,11 @@ def read_folder(folder: Path, source: str | None = None) -> Iterator[tuple[Answe
 
 
 def main() -> None:
-    name, folder, *source = sys.argv[1:]
+    name, folder, every, *source = sys.argv[1:]
     extract = EXTRACTORS[name]()
     pages = [
         (truth["id"], truth.get("url") or "", body)
-        for truth, body in read_folder(Path(folder), *source)
+        for truth, body in read_folder(Path(folder), source[0] if source else None, int(every))
     ]
     answers: dict[str, Answer] = {}
     failures: dict[str, str] = {}

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.contestants import FRAMINGS, OURS, serving
+from benchmarks.fanout import run_ours
 from benchmarks.idle import attached_streams, own_streams
 from benchmarks.readers import END, RESULT, Reader
-from benchmarks.stream import run_once
+from benchmarks.stream import Scenario, run_once
+from benchmarks.synthetic import SIZES
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +21,25 @@ def address() -> Iterator[tuple[str, int]]:
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("readers", [1, 3])
+@pytest.mark.parametrize("size", SIZES)
 def test_every_reader_counts_every_result(
-    address: tuple[str, int], framing: str, readers: int
+    address: tuple[str, int], framing: str, readers: int, size: int
 ) -> None:
-    measured = run_once(OURS, address, framing, readers, 700)
-    assert measured.results == readers * 700
-    assert 1300 < measured.nbytes / measured.results < 1800
+    measured = run_once(OURS, address, Scenario(framing, readers, size, 1), 700)
+    assert measured.results == measured.expected == readers * 700
+    assert 0.9 * size < measured.nbytes / measured.results < 1.1 * size + 150
     assert len(measured.first_byte_seconds) == readers
     assert all(seconds > 0 for seconds in measured.first_byte_seconds)
+
+
+@pytest.mark.parametrize("lossy", [False, True])
+def test_one_run_is_brought_to_every_reader_of_its_session(
+    address: tuple[str, int], lossy: bool
+) -> None:
+    measured = run_ours(address, 5, lossy, 600)
+    assert measured.expected == 5 * 600
+    assert measured.results == measured.expected or lossy
+    assert measured.results >= 5  # of what is lost the last is not
 
 
 def read_to_end(stream: socket.socket) -> None:

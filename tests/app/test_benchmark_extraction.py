@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.accuracy import Overlap, is_right, overlap, rank_correlation, text_score
-from benchmarks.extraction import OURS, field_accuracy, groups_of, half_of, running, take_rounds
+from benchmarks.extraction import OURS, cases_of, demands, running, take_rounds
 from benchmarks.peers.extractors import read_folder
+from benchmarks.quality import field_accuracy, groups_of, half_of
+from benchmarks.ratios import is_ours
 
 ROOT = Path(__file__).resolve().parents[2]
 SENTENCE = "The old pump gave up on the night of the flood, when it was needed most. "
@@ -98,6 +100,29 @@ def test_our_extractor_runs_in_a_process_of_its_own(folder: Path) -> None:
     assert report.failures == {}
     assert all(page.f1 > 0.9 for page in report.overlaps.values())
     assert all(field_accuracy(report, truths, name) == (1.0, 2) for name in ("title", "date"))
+
+
+def test_an_outcome_has_speed_text_and_metadata_with_what_is_asked_of_them(folder: Path) -> None:
+    truths = [truth for truth, _ in read_folder(folder)]
+    with running(OURS, sys.executable, folder, None, None) as runner:
+        reports = take_rounds([runner], truths, 1)
+    cases = cases_of(reports, truths)
+    assert cases[0].unit == "pages/s"
+    everything = next(case for case in cases if case.name == "text, all, 2 pages")
+    assert everything.figures[0].median > 0.9
+    title = next(case for case in cases if case.name == "metadata, title of 2 pages")
+    assert title.figures[0].rounds == (1.0,)
+    assert all(is_ours(figure.contestant) for case in cases for figure in case.figures)
+    # Nobody to be ten times as fast as: what is left is asked of F1 alone.
+    assert [demand.text for demand in demands(reports, truths, cases[0])] == ["F1, all"]
+
+
+def test_one_page_of_so_many_is_read(folder: Path) -> None:
+    assert [truth["id"] for truth, _ in read_folder(folder, None, 2)] == ["p0"]
+    with running(OURS, sys.executable, folder, None, None, 2) as runner:
+        assert set(runner.ask("answers")["answers"]) == set()
+        runner.ask("round")
+        assert set(runner.ask("answers")["answers"]) == {"p0"}
 
 
 def test_the_command_prints_what_was_measured(folder: Path, tmp_path: Path) -> None:

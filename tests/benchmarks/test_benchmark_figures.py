@@ -80,7 +80,7 @@ def test_the_worst_case_is_found_over_all_cases_and_peers() -> None:
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        (0.0, "0.00"), (0.0123, "0.012"), (0.5, "0.50"), (9.994, "9.99"), (12.34, "12.3"),
+        (0.0, "0.000"), (0.0123, "0.012"), (0.5, "0.500"), (9.994, "9.99"), (12.34, "12.3"),
         (123.4, "123"), (1234567.0, "1,234,567"),
     ],
 )  # fmt: skip
@@ -98,8 +98,8 @@ def test_the_table_of_a_case_shows_everybody_with_the_ratios_of_each_of_ours() -
         "40.0",
         "-",
         "60.0",
-        "0.25",
-        "0.00",
+        "0.250",
+        "0.000",
         "2.00x",
         "4.00x",
     ]
