@@ -17,8 +17,9 @@ import msgspec
 from benchmarks.synthetic import MAKERS, MEDIUM
 from eventmesh_trio.wire.events import Event, stamp
 
-BATCH_BYTES: Final = 1 << 16
-"""What is handed to a socket at once; larger batches were slower, the processor's cache ends."""
+BATCH_BYTES: Final = 1 << 18
+"""What is handed to a socket at once. An event of 1.4 KB, encoded before, took 0.63 us of processor
+time with 16 KiB, 0.43 with 64, 0.31 with 256 and 0.26 with 512, where no more arrived."""
 REQUEST_ID: Final = "req-00000000-0000-0000-0000-000000000000"
 EPOCH: Final = "epoch-000000"
 _HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nConnection: close\r\n\r\n"

@@ -3,7 +3,7 @@
 import os
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Final
@@ -13,7 +13,7 @@ from benchmarks.contestants import BARE, OURS, Contestant, cores, prepare, servi
 from benchmarks.outcome import Case, Demand, Options, Outcome
 from benchmarks.ratios import best_peer, ratio
 from benchmarks.readers import Measurement, Reader, http_request, measure
-from benchmarks.rounds import QUICK_ROUND_SECONDS, ROUND_SECONDS, Taker, take_rounds
+from benchmarks.rounds import Taker, round_seconds, take_rounds
 from benchmarks.synthetic import MEDIUM
 
 TITLE = "Fan-out: one run, many readers"
@@ -27,7 +27,8 @@ Beside it: a bare socket in plain Python that sends the same bytes, encoded befo
 connections; and the peers, which encode each event for each reader. They are spared the building of
 events and the handing of one event to many tasks: each of their streams takes ready objects.
 """
-ROUNDS: Final = 9
+ROUNDS: Final[Mapping[int, int]] = {50: 9, 500: 5}
+"""By the number of readers."""
 LOSSY: Final = f"{OURS.name}, lossy"
 Address = tuple[str, int]
 
@@ -114,15 +115,22 @@ def compare(options: Options) -> Outcome:
         print("only one core: readers and servers share it, so the figures say little")
     else:
         os.sched_setaffinity(0, {placed[1]})
-    rounds = options.rounds or (1 if options.quick else ROUNDS)
-    seconds = QUICK_ROUND_SECONDS if options.quick else ROUND_SECONDS
     with ExitStack() as stack:
         servers = [
             (c, stack.enter_context(serving(c, placed and placed[0]))[0])
             for c in (*able, BARE)
             if "ndjson" in c.framings
         ]
-        cases = [run_case(servers, n, rounds, seconds, missing) for n in (50, 500)]
+        cases = [
+            run_case(
+                servers,
+                readers,
+                options.rounds or (1 if options.quick else rounds),
+                round_seconds(readers, quick=options.quick),
+                missing,
+            )
+            for readers, rounds in ROUNDS.items()
+        ]
     return Outcome("fanout", tuple(cases), tuple(demands(cases[0])), missing)
 
 

@@ -6,7 +6,7 @@ serve``, with their default limits; only what a crawl would fetch is made up.
 ``python -m benchmarks.ours PORT [PROFILE]``: a POST of ``{"urls": ["http://bench/?n=5000"]}``
 streams 5,000 results. Further words of the query: ``size=200``, the bytes of an event; ``idle``, it
 falls silent after ``start``; ``readers=50``, it begins when the session has so many; ``lossy``,
-these lose events instead of holding up the run, which no field of a request asks for, but an
+those lose events instead of holding up the run, which no field of a request asks for, but an
 embedder may (`ReaderSpec.strategy`).
 """
 
@@ -26,7 +26,7 @@ from eventmesh_trio.app.lifespan import Mesh, open_mesh
 from eventmesh_trio.app.loading import load_config
 from eventmesh_trio.app.process import allow_descriptors, collect_less_often
 from eventmesh_trio.errors import EventMeshError
-from eventmesh_trio.mesh.reader import ReaderSpec
+from eventmesh_trio.mesh.reader import OverflowStrategy, ReaderSpec
 from eventmesh_trio.mesh.run import Run
 from eventmesh_trio.mesh.session import Session
 from eventmesh_trio.mesh.subscriber import Subscriber
@@ -36,9 +36,6 @@ from eventmesh_trio.transport.listeners import open_listeners, parse_bind, serve
 from eventmesh_trio.wire.events import Event, Gap, Metadata, Progress, RunStatus, Start
 from eventmesh_trio.wire.requests import CrawlRequest
 from eventmesh_trio.wire.timestamps import utc_timestamp
-
-READERS_POLL_SECONDS = 0.002
-"""How often a run that waits for its readers counts them."""
 
 
 @attrs.frozen
@@ -72,8 +69,7 @@ class SyntheticJob:
         self.total = wishes.total
         self._make = MAKERS[wishes.size]
         self._idle = wishes.idle
-        self._readers = wishes.readers
-        self._session = session
+        self._complete = _prepare_session(session, wishes)
         self._session_id = session.session_id
         self._request_id = request_id
         self._tally = Tally(wishes.total)
@@ -97,8 +93,7 @@ class SyntheticJob:
         return Metadata(**names, stream_type="crawl"), Start(**names, options={})
 
     async def work(self, publisher: Publisher) -> None:
-        while len(self._session.subscribers) < self._readers:
-            await trio.sleep(READERS_POLL_SECONDS)
+        await self._complete.wait()
         for index in range(self._tally.completed, self.total):
             if not publisher.has_room():
                 await publisher.wait_room()
@@ -152,22 +147,29 @@ class SyntheticMesh(Mesh):
         **identity: Any,
     ) -> tuple[Run, Subscriber | None]:
         wishes = Wishes.read(request.urls[0])
-        if wishes.lossy:
-            _make_lossy(session)
         job = SyntheticJob(wishes, session, request_id)
         return self.hub.start_run(session, job, request_id=request_id, reader=reader, **identity)
 
 
-def _make_lossy(session: Session) -> None:
-    """Let whoever attaches to the session lose what it has no room for."""
+def _prepare_session(session: Session, wishes: Wishes) -> trio.Event:
+    """Attach readers as they are wished for; the event says that there are enough of them."""
+    complete = trio.Event()
     subscribe = session.subscribe
+    strategy: OverflowStrategy = "drop_oldest" if wishes.lossy else "block"
 
-    def subscribe_lossy(
+    def subscribe_as_wished(
         spec: ReaderSpec, *, after: int | None = None, gap: Gap | None = None
     ) -> Subscriber:
-        return subscribe(attrs.evolve(spec, strategy="drop_oldest"), after=after, gap=gap)
+        reader = subscribe(attrs.evolve(spec, strategy=strategy), after=after, gap=gap)
+        if len(session.subscribers) >= wishes.readers:
+            complete.set()
+        return reader
 
-    session.subscribe = subscribe_lossy  # type: ignore[method-assign]
+    if wishes.readers:
+        session.subscribe = subscribe_as_wished  # type: ignore[method-assign]
+    else:
+        complete.set()
+    return complete
 
 
 async def main(port: int, profile: str | None = None) -> None:

@@ -91,7 +91,7 @@ def _draw_plot(cases: Sequence[dict[str, Any]], path: Path) -> None:
     columns = min(COLUMNS, len(cases))
     rows = -(-len(cases) // columns)
     width, rest, bar = PANEL_INCHES
-    height = rest + bar * max(len(case["figures"]) for case in cases)
+    height = rest + bar * max(1, *(len(case["figures"]) for case in cases))
     figure, axes = pyplot.subplots(
         rows, columns, figsize=(width * columns, height * rows), squeeze=False
     )
@@ -109,7 +109,8 @@ def _draw_panel(panel: Any, case: dict[str, Any]) -> None:
     medians = [statistics.median(figure["rounds"]) for figure in figures]
     places = range(len(figures))
     # A limit may be far away: its bar then ends at the edge, and its number says where it would.
-    highest = max(max(f["rounds"]) for f in figures if not f["contestant"].startswith(LIMIT))
+    rivals = [f for f in figures if not f["contestant"].startswith(LIMIT)] or figures
+    highest = max((max(f["rounds"]) for f in rivals), default=0)
     edge = 1.3 * highest or 1.0
     for place, figure, median in zip(places, figures, medians, strict=True):
         name, rounds = figure["contestant"], figure["rounds"]

@@ -148,7 +148,7 @@ def machine_text(machine: Machine) -> str:
 
 
 def _taken(record: Record) -> str:
-    rounds = {len(figure.rounds) for case in record.outcome.cases for figure in case.figures}
+    rounds = {len(f.rounds) for case in record.outcome.cases for f in case.figures} or {0}
     counts = " to ".join(str(count) for count in sorted({min(rounds), max(rounds)}))
     return f"Taken {record.taken_at} in {record.seconds / 60:.0f} minutes, {counts} rounds."
 

@@ -1,5 +1,6 @@
 """Throughput and time to first byte: our full stack beside other servers, in the same run."""
 
+import argparse
 import os
 import statistics
 import sys
@@ -37,8 +38,9 @@ from benchmarks.readers import (
     open_websocket,
     text_frame,
 )
-from benchmarks.rounds import QUICK_ROUND_SECONDS, ROUND_SECONDS, Taker, take_rounds
+from benchmarks.rounds import MANY_READERS, Taker, round_seconds, take_rounds
 from benchmarks.synthetic import LARGE, MEDIUM, SMALL
+from benchmarks.tables import case_text
 
 TITLE = "Streams: events a second"
 ABOUT = """\
@@ -46,9 +48,9 @@ Every server runs in a process of its own, all on one core, and takes turns; wha
 other core, on raw sockets, and only counts. A stream is ``metadata``, so many events of one size,
 and ``summary``; every event is built and encoded for its own stream and sent when it is there: with
 20 readers there are 20 streams. Events of 200 bytes are ``search_start``, the others ``result``.
-A stream is as long as takes its server some tenths of a second, so that a slow one does not rule
-the time that all of it takes. A round of all servers follows a round of all servers, each in
-another order; what is shown are medians of the rounds.
+A stream is as long as takes its server some tenths of a second (a full one with 200 readers), so
+that a slow one does not rule the time that all of it takes. A round of all servers follows a round
+of all servers, each in another order; what is shown are medians of the rounds.
 """
 Address = tuple[str, int]
 
@@ -72,8 +74,15 @@ def size_text(size: int) -> str:
     return f"{size} B" if size < 1000 else f"{size / 1000:g} KB"
 
 
+def usual_rounds(readers: int, size: int) -> int:
+    """Most where the most is asked, fewest where each takes longest."""
+    if readers >= MANY_READERS:
+        return 3
+    return 9 if size == MEDIUM else 4
+
+
 def scenarios(options: Options) -> list[Scenario]:
-    """All cases; most rounds where the most is asked."""
+    """All cases, those of the usual size first."""
     if options.quick:
         rounds = options.rounds or 1
         return [Scenario(framing, n, MEDIUM, rounds) for framing in FRAMINGS for n in (1, 20)]
@@ -82,7 +91,7 @@ def scenarios(options: Options) -> list[Scenario]:
             framing,
             readers,
             size,
-            options.rounds or (9 if size == MEDIUM and readers <= 20 else 5),
+            options.rounds or usual_rounds(readers, size),
         )
         for framing in FRAMINGS
         for size in (MEDIUM, SMALL, LARGE)
@@ -173,28 +182,42 @@ def demands(cases: Mapping[str, Case]) -> Iterator[Demand]:
         yield Demand(text, 1.0, found.of_medians, found.low, found.high)
 
 
-def compare(options: Options) -> Outcome:
-    """Start all servers, and take the cases one after the other."""
+def compare(options: Options, only: str = "") -> Outcome:
+    """Start all servers, and take the cases whose names have ``only`` in them, one by one."""
     able, missing = prepare()
     placed = cores()
     if placed is None:
         print("only one core: reader and servers share it, so the figures say little")
     else:
         os.sched_setaffinity(0, {placed[1]})
-    seconds = QUICK_ROUND_SECONDS if options.quick else ROUND_SECONDS
     with ExitStack() as stack:
         servers = [
             (c, stack.enter_context(serving(c, placed and placed[0]))[0])
             for c in (OURS, TUNED, *able[1:], *LIMITS)
         ]
         cases = {}
-        for scenario in scenarios(options):
+        for scenario in (one for one in scenarios(options) if only in one.name):
             # The tuned profile is of interest where the project promises something.
             some = [s for s in servers if s[0] is not TUNED or scenario.size == MEDIUM]
+            seconds = round_seconds(scenario.readers, quick=options.quick)
             cases[scenario.name] = run_scenario(some, scenario, seconds, missing)
             print(f"{scenario.name} done", file=sys.stderr, flush=True)
     return Outcome("stream", tuple(cases.values()), tuple(demands(cases)), missing)
 
 
+def main() -> int:
+    """As `alone`; with ``--only TEXT`` just the cases with that in their names, kept nowhere."""
+    if "--only" not in sys.argv[1:-1]:
+        return alone("stream")
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--only", metavar="TEXT", required=True)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rounds", type=int)
+    asked = parser.parse_args()
+    outcome = compare(Options(quick=asked.quick, rounds=asked.rounds), asked.only)
+    print(*map(case_text, outcome.cases), sep="\n\n")
+    return 0 if outcome.cases else 2
+
+
 if __name__ == "__main__":
-    sys.exit(alone("stream"))
+    sys.exit(main())

@@ -116,6 +116,11 @@ def test_streams_are_as_long_as_takes_their_server_a_round() -> None:
     assert lengths["slow"] == [5_000, *[250] * (rounds.PROBES - 1 + 2)]
 
 
+def test_rounds_with_many_readers_are_longer() -> None:
+    assert rounds.round_seconds(500, quick=False) == 3 * rounds.round_seconds(50, quick=False)
+    assert rounds.round_seconds(50, quick=True) < rounds.round_seconds(50, quick=False)
+
+
 def test_a_stream_has_some_events_and_not_too_many_bytes() -> None:
     endless = Taker("x", lambda _: measurement(1.0, 1), 1, SMALL, rate=1e12)
     assert endless.length(1.0) * SMALL == rounds.MAX_BYTES_EACH

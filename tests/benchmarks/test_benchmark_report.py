@@ -1,6 +1,7 @@
 """What is kept of the benchmarks, and the pages that are made of it."""
 
 import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 
 from benchmarks import report
+from benchmarks.environment import ENVIRONMENT, importing
 from benchmarks.machine import Machine, describe
 from benchmarks.markup import between, escaped, table
 from benchmarks.outcome import Case, Demand, Figure, Options, Outcome
@@ -172,6 +174,23 @@ def test_many_cases_are_plotted_by_what_their_names_begin_with() -> None:
     ]
     names = [name for name, _ in plot_names(Outcome("stream", tuple(many)))]
     assert names == ["stream-sse.svg", "stream-web-socket.svg"]
+
+
+@pytest.mark.slow
+def test_a_plot_is_drawn_the_same_each_time_with_its_text_as_text(tmp_path: Path) -> None:
+    python = ENVIRONMENT / "bin" / "python"
+    if not python.is_file() or importing(str(python), ("matplotlib",)) is not None:
+        pytest.skip("matplotlib is not installed for the peers: python -m benchmarks --report")
+    path = write_record(RECORD, tmp_path)
+    drawings = []
+    for _ in range(2):
+        command = [python, "-m", "benchmarks.plots", tmp_path, path]
+        subprocess.run(command, cwd=CHECKOUT, check=True)
+        drawings.append((tmp_path / "stream.svg").read_bytes())
+    assert drawings[0] == drawings[1]
+    text = {one.text for one in ET.fromstring(drawings[0]).iter("{http://www.w3.org/2000/svg}text")}
+    assert {CASE.name, "events/s", *(figure.contestant for figure in CASE.figures)} <= text
+    assert {" 110 ", " 85 "} <= text
 
 
 # --- The pages that are here ----------------------------------------------------------------------
