@@ -17,11 +17,12 @@ QUICK_ROUND_SECONDS: Final = 0.12
 MANY_READERS: Final = 200
 """From so many on it takes a tenth of a second to ask them all, and a round is longer by"""
 MANY_READERS_FACTOR: Final = 3
-LIKELY_RATE: Final = 20_000
-"""Events a second that a server is thought to send before it was seen."""
+LIKELY_RATE: Final = 4_000
+"""Events a second that a server is thought to send before it was seen: what the slow ones do, which
+would take many seconds for the streams of a quick one."""
 MAX_BYTES_EACH: Final = 400_000_000
 """The most that one stream brings."""
-MIN_EVENTS_EACH: Final = 10
+MIN_EVENTS_EACH: Final = 5
 PROBES: Final = 3
 """Rounds before those that count, in which the length of a server's streams is found, and until a
 server has had as much memory as it will keep. Ours keeps finished streams for replay, and memory
