@@ -62,8 +62,9 @@ def run_case(
     servers: Sequence[tuple[Contestant, Address]],
     readers: int,
     rounds: int,
-    seconds: float,
     missing: dict[str, str],
+    *,
+    quick: bool,
 ) -> Case:
     """Both of ours, the socket and the peers, in turn."""
     takers = []
@@ -77,7 +78,8 @@ def run_case(
             run = partial(run_theirs, contestant, address, readers)
             takers.append(Taker(contestant.name, run, readers, MEDIUM))
     name = f"{readers} readers"
-    held_out = take_rounds(takers, rounds, seconds)
+    seconds = round_seconds(readers, quick=quick)
+    held_out = take_rounds(takers, rounds, seconds, quick=quick)
     for taker in takers:
         if taker.failure is not None:
             missing[f"{taker.name} ({name})"] = taker.failure
@@ -126,8 +128,8 @@ def compare(options: Options) -> Outcome:
                 servers,
                 readers,
                 options.rounds or (1 if options.quick else rounds),
-                round_seconds(readers, quick=options.quick),
                 missing,
+                quick=options.quick,
             )
             for readers, rounds in ROUNDS.items()
         ]

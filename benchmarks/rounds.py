@@ -20,13 +20,20 @@ MANY_READERS_FACTOR: Final = 3
 LIKELY_RATE: Final = 4_000
 """Events a second that a server is thought to send before it was seen: what the slow ones do, which
 would take many seconds for the streams of a quick one."""
+MIN_EVENTS_EACH: Final = 5
 MAX_BYTES_EACH: Final = 400_000_000
 """The most that one stream brings."""
-MIN_EVENTS_EACH: Final = 5
 PROBES: Final = 3
-"""Rounds before those that count, in which the length of a server's streams is found, and until a
-server has had as much memory as it will keep. Ours keeps finished streams for replay, and memory
-that is touched for the first time is slow."""
+"""Rounds before those that count, at the least: until a server has had as much memory as it will
+keep. Ours keeps finished streams for replay, and memory that is touched for the first time is slow.
+"""
+MAX_PROBES: Final = 9
+"""The most, for a server whose streams have still to grow until a round is long enough."""
+LONG_ENOUGH: Final = 0.6
+"""The share of the time that a round should take from which on streams are not made longer by more
+than what is missing; a shorter round may be one in which hardly more than the asking took time."""
+GROWTH: Final = (2, 10)
+"""By how much they are made longer else, at the least and at the most."""
 
 
 def round_seconds(readers: int, *, quick: bool) -> float:
@@ -49,28 +56,46 @@ class Taker:
     readers: int
     size: int
     may_fail: bool = True
-    rate: float = LIKELY_RATE
+    count: int = attrs.field(init=False)
+    settled: bool = False
     taken: list[Measurement] = attrs.Factory(list)
     failure: str | None = None
 
-    def length(self, seconds: float) -> int:
-        """Events of each stream that take the server so long, as far as it is known."""
-        wanted = round(self.rate * seconds / self.readers)
-        return max(MIN_EVENTS_EACH, min(MAX_BYTES_EACH // self.size, wanted))
+    @count.default
+    def _first_count(self) -> int:
+        return self._bounded(LIKELY_RATE * ROUND_SECONDS / self.readers)
 
-    def take(self, seconds: float, *, counts: bool) -> None:
-        """One round; one that does not count says how long the next is to be."""
+    def _bounded(self, count: float) -> int:
+        return max(MIN_EVENTS_EACH, min(MAX_BYTES_EACH // self.size, round(count)))
+
+    def probe(self, seconds: float) -> None:
+        """One round that does not count, and what follows from it for the length of the next."""
+        measurement = self._run()
+        if measurement is None:
+            return
+        times = seconds / measurement.seconds
+        self.settled = times * LONG_ENOUGH <= 1
+        if not self.settled:
+            least, most = GROWTH
+            times = max(least, min(most, times))
+        count = self._bounded(self.count * times)
+        self.settled = self.settled or count == self.count  # it cannot grow any more
+        self.count = count
+
+    def take(self) -> None:
+        """One round that counts."""
+        measurement = self._run()
+        if measurement is not None:
+            self.taken.append(measurement)
+
+    def _run(self) -> Measurement | None:
         try:
-            measurement = self.run(self.length(seconds))
+            return self.run(self.count)
         except (OSError, RuntimeError) as error:
             if not self.may_fail:
                 raise
             self.failure = f"{type(error).__name__}: {error}"
-            return
-        if counts:
-            self.taken.append(measurement)
-        else:
-            self.rate = measurement.rate
+            return None
 
     def figure(self, details: Callable[[Sequence[Measurement]], Mapping[str, float]]) -> Figure:
         return Figure(
@@ -84,13 +109,25 @@ class Taker:
         )
 
 
-def take_rounds(takers: Sequence[Taker], rounds: int, seconds: float) -> list[Taker]:
+def take_rounds(
+    takers: Sequence[Taker], rounds: int, seconds: float, *, quick: bool = False
+) -> list[Taker]:
     """All in turn, round by round, after some that do not count; returns those that held out."""
     left = list(takers)
-    for number in range(-min(PROBES, 2 * rounds), rounds):
-        # Another order each time: whoever follows a heavy one must not always be the same.
-        turn = number % len(left)
-        for taker in left[turn:] + left[:turn]:
-            taker.take(seconds, counts=number >= 0)
+    probes = 1 if quick else PROBES
+    for number in range(MAX_PROBES):
+        for taker in _in_turn(left, number):
+            if number < probes or not taker.settled:
+                taker.probe(seconds)
+        left = [taker for taker in left if taker.failure is None]
+    for number in range(rounds):
+        for taker in _in_turn(left, number):
+            taker.take()
         left = [taker for taker in left if taker.failure is None]
     return left
+
+
+def _in_turn(takers: Sequence[Taker], number: int) -> Sequence[Taker]:
+    """In another order each time: whoever follows a heavy one must not always be the same."""
+    first = number % len(takers) if takers else 0
+    return [*takers[first:], *takers[:first]]

@@ -117,8 +117,9 @@ def run_once(
 def run_scenario(
     servers: Sequence[tuple[Contestant, Address]],
     scenario: Scenario,
-    seconds: float,
     missing: dict[str, str],
+    *,
+    quick: bool,
 ) -> Case:
     """One case, with all servers that speak its framing."""
     takers = [
@@ -132,7 +133,8 @@ def run_scenario(
         for contestant, address in servers
         if scenario.framing in contestant.framings
     ]
-    held_out = take_rounds(takers, scenario.rounds, seconds)
+    seconds = round_seconds(scenario.readers, quick=quick)
+    held_out = take_rounds(takers, scenario.rounds, seconds, quick=quick)
     for taker in takers:
         if taker.failure is not None:
             missing[f"{taker.name} ({scenario.name})"] = taker.failure
@@ -199,8 +201,7 @@ def compare(options: Options, only: str = "") -> Outcome:
         for scenario in (one for one in scenarios(options) if only in one.name):
             # The tuned profile is of interest where the project promises something.
             some = [s for s in servers if s[0] is not TUNED or scenario.size == MEDIUM]
-            seconds = round_seconds(scenario.readers, quick=options.quick)
-            cases[scenario.name] = run_scenario(some, scenario, seconds, missing)
+            cases[scenario.name] = run_scenario(some, scenario, missing, quick=options.quick)
             print(f"{scenario.name} done", file=sys.stderr, flush=True)
     return Outcome("stream", tuple(cases.values()), tuple(demands(cases)), missing)
 

@@ -12,7 +12,7 @@ from benchmarks import rounds
 from benchmarks.bare import FRAMES, Asked, encoded_batches, repeated_batches
 from benchmarks.readers import END, MARKERS, RESULT, Measurement, Reader, measure
 from benchmarks.rounds import Taker, take_rounds
-from benchmarks.synthetic import MAKERS, MEDIUM, SIZES, SMALL
+from benchmarks.synthetic import MAKERS, MEDIUM, SIZES
 from eventmesh_trio.wire.codec import encode_json
 from eventmesh_trio.wire.events import stamp
 
@@ -97,24 +97,36 @@ def test_a_bare_socket_sends_exactly_the_events_that_were_asked_for(
         assert len(sent) > count * 1_400
 
 
-def measurement(rate: float, events: int) -> Measurement:
-    return Measurement(events, events, events * 1_400, events / rate, (0.001,), 0.2)
+def measurement(seconds: float, events: int) -> Measurement:
+    return Measurement(events, events, events * 1_400, seconds, (0.001,), 0.2)
+
+
+def taker(name: str, rate: float, lengths: list[int], asking_seconds: float = 0.0) -> Taker:
+    """One with two readers that sends so many events a second once it was asked."""
+
+    def run(count: int) -> Measurement:
+        lengths.append(count)
+        return measurement(asking_seconds + 2 * count / rate, 2 * count)
+
+    return Taker(name, run, readers=2, size=MEDIUM)
 
 
 def test_streams_are_as_long_as_takes_their_server_a_round() -> None:
-    lengths: dict[str, list[int]] = {"quick": [], "slow": []}
+    quick: list[int] = []
+    slow: list[int] = []
+    take_rounds([taker("quick", 100_000.0, quick), taker("slow", 1_000.0, slow)], 2, 0.5)
+    assert quick[0] == slow[0] == rounds.LIKELY_RATE * rounds.ROUND_SECONDS / 2
+    assert quick[1] == 10 * quick[0]  # by so much at once and no more
+    assert quick[-2:] == [25_000] * 2
+    assert slow[1:] == [250] * (rounds.PROBES - 1 + 2)
 
-    def taker(name: str, rate: float) -> Taker:
-        def run(count: int) -> Measurement:
-            lengths[name].append(count)
-            return measurement(rate, 2 * count)
 
-        return Taker(name, run, readers=2, size=MEDIUM)
-
-    take_rounds([taker("quick", 100_000.0), taker("slow", 1_000.0)], 2, 0.5)
-    first = rounds.LIKELY_RATE // 4  # half a second, two readers
-    assert lengths["quick"] == [first, *[25_000] * (rounds.PROBES - 1 + 2)]
-    assert lengths["slow"] == [first, *[250] * (rounds.PROBES - 1 + 2)]
+def test_a_round_of_hardly_more_than_the_asking_makes_the_next_one_longer() -> None:
+    lengths: list[int] = []
+    (left,) = take_rounds([taker("x", 1_000_000.0, lengths, asking_seconds=0.2)], 3, 0.5)
+    assert len(lengths) <= rounds.MAX_PROBES + 3
+    assert left.taken[0].seconds > 0.3
+    assert left.figure(lambda _: {}).median > 0.5 * 1_000_000 * 0.3 / 0.5
 
 
 def test_rounds_with_many_readers_are_longer() -> None:
@@ -123,19 +135,18 @@ def test_rounds_with_many_readers_are_longer() -> None:
 
 
 def test_a_stream_has_some_events_and_not_too_many_bytes() -> None:
-    endless = Taker("x", lambda _: measurement(1.0, 1), 1, SMALL, rate=1e12)
-    assert endless.length(1.0) * SMALL == rounds.MAX_BYTES_EACH
-    assert (
-        Taker("x", lambda _: measurement(1.0, 1), 1, SMALL, rate=0.1).length(1.0)
-        == rounds.MIN_EVENTS_EACH
-    )
+    few: list[int] = []
+    many: list[int] = []
+    take_rounds([taker("few", 0.1, few), taker("many", 1e12, many)], 1, 0.5)
+    assert few[-1] == rounds.MIN_EVENTS_EACH
+    assert many[-1] * MEDIUM <= rounds.MAX_BYTES_EACH < (many[-1] + 1) * MEDIUM
 
 
 def test_a_peer_that_fails_drops_out_with_its_reason_and_ours_may_not() -> None:
     def fail(_: int) -> Measurement:
         raise ConnectionResetError("gone")
 
-    good = Taker("good", lambda count: measurement(1_000.0, count), 1, MEDIUM)
+    good = taker("good", 1_000.0, [])
     bad = Taker("bad", fail, 1, MEDIUM)
     assert take_rounds([bad, good], 3, 0.1) == [good]
     assert bad.failure == "ConnectionResetError: gone"
