@@ -18,10 +18,11 @@ from contextlib import ExitStack
 
 import attrs
 
+from benchmarks.asking import opened_by, upgrade_request
 from benchmarks.contestants import FRAMINGS, OURS, Contestant, cores, prepare, serving
 from benchmarks.outcome import Case, Figure, Options, Outcome
 from benchmarks.percentiles import in_ms
-from benchmarks.readers import http_request, text_frame, upgrade_request
+from benchmarks.readers import http_request, text_frame
 
 TITLE = "New connections"
 ABOUT = """
@@ -63,9 +64,12 @@ def steps_of(contestant: Contestant, framing: str) -> Steps:
     if framing != "websocket":
         request = http_request(target, contestant.body(1))
         return [(request, FIRST_EVENT), (b"", LAST_EVENT)]
-    opened = b'"welcome"' if contestant.is_ours else b"\r\n\r\n"
     message = text_frame(contestant.message(1))
-    return [(upgrade_request(target), opened), (message, FIRST_EVENT), (b"", LAST_EVENT)]
+    return [
+        (upgrade_request(target), opened_by(contestant)),
+        (message, FIRST_EVENT),
+        (b"", LAST_EVENT),
+    ]
 
 
 class Client:

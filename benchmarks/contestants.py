@@ -19,7 +19,7 @@ from benchmarks.synthetic import MEDIUM
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
-DESCRIPTORS = 8192
+DESCRIPTORS = 16_384  # 10,000 streams, and what else is open
 FRAMINGS = ("ndjson", "sse", "websocket")
 
 

@@ -20,10 +20,11 @@ from functools import partial
 
 import attrs
 
+from benchmarks.asking import as_message, opened_by, read_until, upgrade_request
 from benchmarks.contestants import DESCRIPTORS, OURS, Contestant, cores, prepare, serving
 from benchmarks.outcome import Case, Demand, Figure, Options, Outcome
 from benchmarks.percentiles import in_ms
-from benchmarks.readers import http_request, text_frame, upgrade_request
+from benchmarks.readers import http_request, text_frame
 
 TITLE = "Idle streams"
 ABOUT = """
@@ -69,15 +70,6 @@ def resident_bytes(pid: int) -> int:
 # --- Streams ------------------------------------------------------------------------------------
 
 
-def read_until(stream: socket.socket, awaited: bytes) -> None:
-    received = b""
-    while awaited not in received:
-        piece = stream.recv(65536)
-        if not piece:
-            raise RuntimeError(f"no stream: {received[:300]!r}")
-        received += piece
-
-
 def open_stream(address: Address, request: bytes, awaited: bytes) -> socket.socket:
     """Ask, and read until the stream's first event is there."""
     stream = socket.create_connection(address, 30)
@@ -103,11 +95,9 @@ def own_streams(contestant: Contestant, framing: str = "sse") -> Callable[[Addre
     """Streams that ask for their events themselves; of ours, each begins a run in a session."""
     target = contestant.target(framing)
     if framing == "websocket":
-        opened, awaited = (
-            (b'"welcome"', b'"metadata"') if contestant.is_ours else (b"\r\n\r\n", b'"metadata"')
-        )
-        message = contestant.message(0, idle=True)
-        return lambda address: partial(open_socket, address, target, message, opened, awaited)
+        message = as_message(contestant, contestant.body(0, idle=True))
+        opened = opened_by(contestant)
+        return lambda address: partial(open_socket, address, target, message, opened, b'"metadata"')
     request = http_request(target, contestant.body(0, idle=True))
     return lambda address: partial(open_stream, address, request, b'"event":"metadata"')
 

@@ -20,12 +20,13 @@ from contextlib import ExitStack, contextmanager
 
 import attrs
 
+from benchmarks.asking import as_message, opened_by, read_until, upgrade_request
 from benchmarks.contestants import Contestant, cores, serving
-from benchmarks.environment import importing, install
+from benchmarks.environment import ROOT, importing, install
 from benchmarks.outcome import Case, Demand, Figure, Options, Outcome
 from benchmarks.pace import AT_ONCE, Pace
 from benchmarks.percentiles import in_ms
-from benchmarks.readers import http_request, text_frame, upgrade_request
+from benchmarks.readers import http_request, text_frame
 
 TITLE = "Latency"
 ABOUT = """
@@ -78,9 +79,9 @@ def _uvicorn(python: str, port: int) -> list[str]:
 
 def _granian(python: str, port: int) -> list[str]:
     return [
-        *(python, "-m", "granian", "--interface", "asgi", "--loop", "uvloop", "--workers", "1"),
-        *("--host", "127.0.0.1", "--port", str(port), "--no-access-log", "--log-level", "warning"),
-        "benchmarks.peers.paced_starlette:app",
+        *(python, "-m", "granian", "benchmarks.peers.paced_granian:app", "--port", str(port)),
+        *("--interface", "rsgi", "--loop", "uvloop", "--http", "1", "--log-level", "warning"),
+        *("--runtime-mode", "st"),
     ]
 
 
@@ -94,23 +95,27 @@ def _hypercorn(python: str, port: int) -> list[str]:
 OURS = Contestant(
     "eventmesh_trio",
     lambda python, port: [python, "-m", "benchmarks.paced", str(port)],
-    (),
-    FRAMINGS,
+    framings=FRAMINGS,
     is_ours=True,
+    runtime="ours",
+)
+UVICORN = Contestant(
+    "uvicorn+uvloop+Starlette", _uvicorn, ("uvicorn", "uvloop", "httptools", "orjson"), FRAMINGS
+)
+GRANIAN = Contestant("granian (RSGI)", _granian, ("granian", "uvloop", "orjson"), FRAMINGS)
+AIOHTTP = Contestant(
+    "aiohttp+uvloop", _peer_module("paced_aiohttp"), ("aiohttp", "uvloop", "orjson"), FRAMINGS
+)
+HYPERCORN = Contestant(
+    "hypercorn-trio+Starlette", _hypercorn, ("hypercorn", "trio", "starlette", "orjson"), FRAMINGS
 )
 NODE = Contestant(
     "Node http",
-    lambda _, port: ["node", "benchmarks/peers/paced_node.js", str(port)],
-    (),
-    ("ndjson",),
+    lambda _, port: ["node", str(ROOT / "benchmarks" / "peers" / "paced_node.js"), str(port)],
+    framings=("ndjson",),
+    runtime="node",
 )
-PEERS = (
-    Contestant("uvicorn+uvloop+Starlette", _uvicorn, ("uvicorn", "uvloop", "httptools"), FRAMINGS),
-    Contestant("granian+Starlette", _granian, ("granian", "uvloop", "starlette"), FRAMINGS),
-    Contestant("aiohttp+uvloop", _peer_module("paced_aiohttp"), ("aiohttp", "uvloop"), FRAMINGS),
-    Contestant("hypercorn-trio+Starlette", _hypercorn, ("hypercorn", "trio"), FRAMINGS),
-    NODE,
-)
+PEERS = (UVICORN, GRANIAN, AIOHTTP, HYPERCORN, NODE)
 
 
 def able_contestants() -> tuple[list[Contestant], dict[str, str]]:
@@ -118,10 +123,10 @@ def able_contestants() -> tuple[list[Contestant], dict[str, str]]:
     python = install()
     able, missing = [OURS], {}
     for peer in PEERS:
-        if peer is NODE:
+        if peer.runtime == "node":
             reason = None if shutil.which("node") else "there is no node"
         else:
-            reason = importing(python, (*peer.modules, "orjson"))
+            reason = importing(python, peer.modules)
         if reason is None:
             able.append(peer)
         else:
@@ -197,8 +202,7 @@ def _ask(address: Address, contestant: Contestant, framing: str, body: bytes) ->
     target = contestant.target(framing)
     if framing == "websocket":
         _upgrade(stream, target, contestant)
-        message = b'{"request_type":"crawl","data":%s}' % body if contestant.is_ours else body
-        stream.sendall(text_frame(message))
+        stream.sendall(text_frame(as_message(contestant, body)))
     else:
         stream.sendall(http_request(target, body))
     return stream
@@ -206,13 +210,7 @@ def _ask(address: Address, contestant: Contestant, framing: str, body: bytes) ->
 
 def _upgrade(stream: socket.socket, target: str, contestant: Contestant) -> None:
     stream.sendall(upgrade_request(target))
-    opened = b'"welcome"' if contestant.is_ours else b"\r\n\r\n"
-    received = b""
-    while opened not in received:
-        piece = stream.recv(65536)
-        if not piece:
-            raise RuntimeError(f"no WebSocket: {received[:200]!r}")
-        received += piece
+    read_until(stream, opened_by(contestant))
 
 
 def _attach(address: Address, framing: str, session: str) -> socket.socket:
@@ -296,12 +294,7 @@ def first_byte_seconds(contestant: Contestant, address: Address) -> float:
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         began = time.perf_counter()
         stream.sendall(request)
-        received = b""
-        while b'{"event"' not in received:
-            piece = stream.recv(65536)
-            if not piece:
-                raise RuntimeError(f"no stream: {received[:300]!r}")
-            received += piece
+        read_until(stream, b'{"event"')
         return time.perf_counter() - began
 
 

@@ -10,8 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import trio
 
-from benchmarks.ours import SyntheticJob
+from benchmarks.ours import SyntheticJob, Wishes
 from benchmarks.pace import Pace
+from benchmarks.synthetic import MEDIUM
 from eventmesh_trio.abc import Publisher
 from eventmesh_trio.app.dispatch import Application
 from eventmesh_trio.app.lifespan import Mesh, open_mesh
@@ -28,8 +29,9 @@ from eventmesh_trio.wire.requests import CrawlRequest
 class PacedJob(SyntheticJob):
     """Each result when it is due; what is late at once, without a pause but for room."""
 
-    def __init__(self, pace: Pace, session_id: str, request_id: str) -> None:
-        super().__init__(pace.count, False, session_id, request_id)
+    def __init__(self, pace: Pace, session: Session, request_id: str) -> None:
+        wishes = Wishes(total=pace.count, size=MEDIUM, idle=False, readers=0, lossy=False)
+        super().__init__(wishes, session, request_id)
         self._pace = pace
 
     async def work(self, publisher: Publisher) -> None:
@@ -38,7 +40,8 @@ class PacedJob(SyntheticJob):
                 await trio.sleep(seconds)
             if not publisher.has_room():
                 await publisher.wait_room()
-            self._publish(publisher, index)
+            self._tally.successful = index + 1
+            publisher.publish(self._make(index, self.total, self._request_id))
 
 
 class PacedMesh(Mesh):
@@ -54,7 +57,7 @@ class PacedMesh(Mesh):
         **identity: Any,
     ) -> tuple[Run, Subscriber | None]:
         pace = Pace.of_query(parse_qs(urlsplit(request.urls[0]).query))
-        job = PacedJob(pace, session.session_id, request_id)
+        job = PacedJob(pace, session, request_id)
         return self.hub.start_run(session, job, request_id=request_id, reader=reader, **identity)
 
 

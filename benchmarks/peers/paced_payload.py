@@ -5,11 +5,11 @@ from typing import Any
 
 import orjson
 
-from benchmarks.peers.payload import now, result
+from benchmarks.peers.payload import MAKERS, MEDIUM, REQUEST_ID, now
 
 
 def opening(asked: dict[str, Any]) -> bytes:
-    head = {"timestamp": now(), "request_id": "req-peer", "total_urls": asked["n"]}
+    head = {"timestamp": now(), "request_id": REQUEST_ID, "total_urls": asked["n"]}
     return orjson.dumps({"event": "metadata", **head})
 
 
@@ -20,4 +20,4 @@ def seconds_left(index: int, asked: dict[str, Any]) -> float:
 
 
 def paced(index: int, asked: dict[str, Any]) -> bytes:
-    return orjson.dumps(result(index, asked["n"], "req-peer"))
+    return orjson.dumps(MAKERS[MEDIUM](index, asked["n"]))
