@@ -106,8 +106,9 @@ def _joined(
 def _fitting(data: bytes, end: bytes, count: int, room: int) -> EncodedBatch:
     """Of ``count`` events, each with ``end`` behind it, those that fit; at least one."""
     if len(data) > room and count > 1:
-        data = data[: (data.rfind(end, 0, room) + 1 or data.find(end) + 1) + len(end) - 1]
-        count = data.count(end)
+        cut = (data.rfind(end, 0, room) + 1 or data.find(end) + 1) + len(end) - 1
+        count -= data.count(end, cut)  # what is left out is little; counting 64 KiB takes 20-50 us
+        data = data[:cut]
     return EncodedBatch(data, count, count, restores=True)
 
 

@@ -20,6 +20,21 @@ def test_a_timestamp_reads_back_as_the_nearest_millisecond(seconds: float) -> No
     assert milliseconds == round(seconds * 1000)
 
 
+@given(
+    st.floats(min_value=_YEAR_1, max_value=_YEAR_9999),
+    st.lists(st.floats(min_value=-0.002, max_value=0.002), min_size=1),
+)
+def test_a_time_close_to_the_last_one_is_rounded_for_itself(
+    seconds: float, offsets: list[float]
+) -> None:
+    utc_timestamp(seconds)
+    for offset in offsets:
+        close = seconds + offset
+        back = datetime.fromisoformat(utc_timestamp(close))
+        milliseconds = (back - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+        assert milliseconds == round(close * 1000)
+
+
 @given(st.floats(min_value=_YEAR_1, max_value=_YEAR_9999))
 def test_every_timestamp_has_the_same_length(seconds: float) -> None:
     assert len(utc_timestamp(seconds)) == len("2024-01-15T10:30:00.000Z")
