@@ -9,8 +9,8 @@ anew in memory that is still in the cache. That reader costs 0.3 us an event les
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, chain, islice, repeat, takewhile, zip_longest
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, zip_longest
 from typing import Final
 
 from msgspec import UNSET, Struct
@@ -29,15 +29,17 @@ _LEAST_SWELLING: Final = 0.5
 
 def weigh(event: Event) -> int:
     """Estimate the bytes of an event by the lengths of its main texts; O(1)."""
-    if isinstance(event, Result):
+    if type(event) is Result:
         page = event.result
-        document = None if page is UNSET else page.document
-        if document is None:
+        if page is UNSET or page.document is None:
             return _BASE_WEIGHT
-        html = 0 if document.html is UNSET else len(document.html)
-        links = len(document.links) + len(document.images)
-        texts = len(document.text) + len(document.markdown)
-        return _BASE_WEIGHT + texts + html + links * _LINK_WEIGHT
+        document = page.document
+        weight = _BASE_WEIGHT + len(document.text) + len(document.markdown)
+        if document.links or document.images:
+            weight += (len(document.links) + len(document.images)) * _LINK_WEIGHT
+        if document.html is not UNSET:
+            weight += len(document.html)
+        return weight
     if isinstance(event, SearchResult) and event.content is not None:
         return _BASE_WEIGHT + len(event.content.markdown)
     if isinstance(event, SearchResults):
@@ -56,36 +58,49 @@ class _Frozen(Struct, frozen=True, gc=False):
 class Archive:
     """Events by sequence number, from ``first`` on; each with its weight and its run.
 
-    ``kept_bytes``: the weight of all of them, and their encoded forms.
+    Weights are kept as running totals, and runs as where each takes its turn: what many events
+    weigh, and whose they are, is a search and no sum; and an event costs 0.1 us less.
     """
 
     def __init__(self) -> None:
-        self.kept_bytes = 0
-        # Parallel: of each sequence number from ``first`` on the event, its weight and its run.
+        # Of each sequence number from ``first`` on: the event, and the weight of all up to it.
         self._first = 1
         self._events: list[Event | _Frozen] = []
+        self._totals: list[int] = []
         self._frozen_to = 0  # no later event is frozen
-        self._weights: list[int] = []
-        self._owners: list[Track] = []
+        # Who wrote from which sequence number on, up to the next; the last one is the writer.
+        self._turns: list[int] = []
+        self._writers: list[Track] = []
+        self._writer: Track | None = None
         self._rows: dict[Encoder, list[bytes | None]] = {}
         self._personal: list[int] = []  # sequence numbers of the `PERSONAL` ones
         self._swellings: dict[Encoder, float] = {}  # encoded bytes for each of weight, lately
+        self._forgotten_bytes = 0  # the weight of all before ``first``
+        self._form_bytes = 0  # of encoded forms
+        self._look_at = 0  # the log looks at what is kept when an event takes the total above this
 
     @property
     def first(self) -> int:
         """The oldest sequence number that is kept; of an empty archive that of the next event."""
         return self._first
 
+    @property
+    def kept_bytes(self) -> int:
+        """The weight of all events, and their encoded forms."""
+        newest = self._totals[-1] if self._totals else self._forgotten_bytes
+        return newest - self._forgotten_bytes + self._form_bytes
+
+    def _note_turn(self, track: Track, seq: int) -> None:
+        """From here on ``track`` writes."""
+        self._writer = track
+        self._turns.append(seq)
+        self._writers.append(track)
+
     def stretch(self, start: int, stop: int) -> tuple[Track, int]:
         """Whose event ``start`` is, and up to where (at most ``stop``) all are of that run."""
-        low, high = start - self._first, stop + 1 - self._first
-        owners = self._owners[low:high]
-        track = owners[0]
-        # Counting is a loop in C; that of another run is rare and may cost more.
-        if owners.count(track) == len(owners):
-            return track, stop
-        other = next(index for index, owner in enumerate(owners) if owner is not track)
-        return track, start + other - 1
+        turn = bisect_right(self._turns, start)
+        track = self._writers[turn - 1]
+        return track, min(stop, self._turns[turn] - 1) if turn < len(self._turns) else stop
 
     def event(self, seq: int) -> Event:
         return self._thawed(seq, seq)[0]
@@ -108,16 +123,20 @@ class Archive:
 
     def owners(self, start: int, stop: int) -> Iterator[tuple[int, Track]]:
         """Sequence number and run of each event that is kept from ``start`` to ``stop``."""
-        start = max(start, self._first)
-        return zip(
-            range(start, stop + 1),
-            self._owners[start - self._first : stop + 1 - self._first],
-            strict=True,
-        )
+        seq = max(start, self._first)
+        while seq <= stop:
+            track, end = self.stretch(seq, stop)
+            for mine in range(seq, end + 1):
+                yield mine, track
+            seq = end + 1
 
     def weight(self, start: int, stop: int) -> int:
         """The shared bytes of the events from ``start`` to ``stop``."""
-        return sum(self._weights[start - self._first : stop + 1 - self._first])
+        return self._total(stop) - self._total(start - 1)
+
+    def _total(self, seq: int) -> int:
+        """The weight of all events up to ``seq``, which is kept or the last that was not."""
+        return self._totals[seq - self._first] if seq >= self._first else self._forgotten_bytes
 
     def encoded(self, encoder: Encoder, start: int, stop: int, room: int) -> Sequence[bytes]:
         """The encoded events from ``start`` on: to ``stop``, or what fits into ``room`` bytes.
@@ -155,14 +174,16 @@ class Archive:
             return b"", 0, 0, False
         # What will fit is known when it is encoded; the last batch tells about how much to try.
         swelling = self._swellings.get(encoder, _LEAST_SWELLING)
-        likely = self._weights[low : min(high, low + int(room / swelling) // _BASE_WEIGHT + 1)]
-        high = low + max(1, bisect_right(list(accumulate(likely)), room / swelling))
-        batch = encoder.encode_batch(self._thawed(start, high + self._first - 1), room)
+        before = self._total(start - 1)
+        likely = bisect_right(self._totals, before + room / swelling, low, high)
+        batch = encoder.encode_batch(
+            self._thawed(start, max(start, likely + self._first - 1)), room
+        )
         data, taken = batch.data, batch.taken
         if len(data) > room and not must:
             return b"", 0, 0, True
         if data:
-            self._swellings[encoder] = len(data) / sum(self._weights[low : low + taken])
+            self._swellings[encoder] = len(data) / (self._totals[low + taken - 1] - before)
         if batch.restores:
             self._events[low : low + taken] = [_Frozen(encoder, data, start)] * taken
             self._frozen_to = max(self._frozen_to, start + taken - 1)
@@ -197,27 +218,37 @@ class Archive:
             if used > room:
                 break
         row[low : low + len(pieces)] = pieces
-        self.kept_bytes += made
+        self._form_bytes += made
+        self._look_at -= made
         return pieces
 
     def _evict(self, floor: int, excess: int) -> bool:
         """Forget the oldest events, none behind ``floor`` and at most ``excess`` bytes of them."""
-        sizes: Iterable[int] = islice(self._weights, max(0, floor + 1 - self._first))
+        high = max(0, floor + 1 - self._first)
+        count = bisect_right(self._totals, self._forgotten_bytes + excess, 0, high)
         rows = [row for row in self._rows.values() if row]
+        freed = 0
         if rows:
-            forms = zip_longest(*rows, fillvalue=None)
-            sizes = (
-                size + sum(map(len, filter(None, made)))
-                for size, made in zip(sizes, chain(forms, repeat(())), strict=False)
-            )
-        ends = list(takewhile(lambda end: end <= excess, accumulate(sizes)))
-        if not ends:
+            # With the forms of so many; fewer events where these take a part of the excess.
+            forms = zip_longest(*(row[:count] for row in rows), fillvalue=None)
+            sizes = [sum(map(len, filter(None, made))) for made in forms]
+            sizes += [0] * (count - len(sizes))
+            ends = [
+                total - self._forgotten_bytes + size
+                for total, size in zip(self._totals, accumulate(sizes), strict=False)
+            ]
+            count = bisect_right(ends, excess)
+            freed = sum(sizes[:count])
+        if not count:
             return False
-        count = len(ends)
-        self.kept_bytes -= ends[-1]
+        self._forgotten_bytes = self._totals[count - 1]
+        self._form_bytes -= freed
         self._first += count
-        del self._events[:count], self._weights[:count], self._owners[:count]
+        del self._events[:count], self._totals[:count]
         del self._personal[: bisect_left(self._personal, self._first)]
+        passed = bisect_right(self._turns, self._first) - 1  # the turn that goes on stays
+        if passed > 0:
+            del self._turns[:passed], self._writers[:passed]
         for row in rows:
             del row[:count]
         return True

@@ -42,6 +42,7 @@ class EventLog(Archive):
     ) -> None:
         super().__init__()
         self.epoch = epoch
+        self._id_prefix = f"{epoch}-"
         self.flow = Flow()
         self.live_tracks: dict[Track, None] = {}
         self.sleepers: dict[Sleeper, None] = {}
@@ -55,7 +56,7 @@ class EventLog(Archive):
         self._replay_bytes = replay_bytes
         self._max_pinned_bytes = max_pinned_bytes
         self._trim_at = replay_bytes
-        self._look_at = min(replay_bytes, STEP_BYTES)  # when to charge or to trim
+        self._look_at = min(replay_bytes, STEP_BYTES)
         self._places: dict[Place, None] = {}
 
     # --- Writing ------------------------------------------------------------------------------
@@ -66,7 +67,7 @@ class EventLog(Archive):
         return self.flow.events
 
     def id_of(self, seq: int) -> str:
-        return f"{self.epoch}-{seq}"
+        return f"{self._id_prefix}{seq}"
 
     def open_track(self, request_id: str, progress: Callable[[], Progress | None]) -> Track:
         """Begin a run's part of the log."""
@@ -79,24 +80,24 @@ class EventLog(Archive):
         weight = weigh(event)
         flow = self.flow
         flow.events = seq = flow.events + 1
-        flow.nbytes += weight
+        flow.nbytes = total = flow.nbytes + weight
         track.events += 1
         track.nbytes += weight
-        if not track.first_result_seq or not isinstance(event, Result):
-            self._note_kind(track, event, seq)
-        else:
+        if type(event) is Result and track.first_result_seq:
             track.version += 1
-        if event.id is UNSET:  # `stamp`, but for one call in 20
-            force_setattr(event, "id", f"{self.epoch}-{seq}")
         else:
-            event = stamp(event, f"{self.epoch}-{seq}")
+            self._note_kind(track, event, seq)
+        if event.id is UNSET:  # `stamp`, but for one call in 20
+            force_setattr(event, "id", f"{self._id_prefix}{seq}")
+        else:
+            event = stamp(event, f"{self._id_prefix}{seq}")
         self._events.append(event)
-        self._weights.append(weight)
-        self._owners.append(track)
-        self.kept_bytes += weight
+        self._totals.append(total)
+        if track is not self._writer:
+            self._note_turn(track, seq)
         if self.sleepers:
             self.wake_all()
-        if self.kept_bytes > self._look_at:
+        if total > self._look_at:
             self._look()
         return seq
 
@@ -106,7 +107,7 @@ class EventLog(Archive):
             track.first_seq = seq
         if isinstance(event, Result):
             track.version += 1
-            track.first_result_seq = seq
+            track.first_result_seq = track.first_result_seq or seq
         elif isinstance(event, PERSONAL):
             self._personal.append(seq)
 
@@ -199,16 +200,17 @@ class EventLog(Archive):
 
     def counted(self, flow: Flow, seq: int) -> tuple[int, int]:
         """How many events and bytes of ``flow`` stand up to ``seq``; O(what follows it)."""
-        after = max(0, seq + 1 - self._first)
+        seq = min(max(seq, self._first - 1), self.top)
         if isinstance(flow, Track):
-            mine = [
-                weight
-                for owner, weight in zip(self._owners[after:], self._weights[after:], strict=True)
-                if owner is flow
-            ]
-            return flow.events - len(mine), flow.nbytes - sum(mine)
-        weights = self._weights[after:]
-        return flow.events - len(weights), flow.nbytes - sum(weights)
+            events = nbytes = 0
+            while seq < self.top:
+                track, stop = self.stretch(seq + 1, self.top)
+                if track is flow:
+                    events += stop - seq
+                    nbytes += self.weight(seq + 1, stop)
+                seq = stop
+            return flow.events - events, flow.nbytes - nbytes
+        return seq, self._total(seq)
 
     # --- Forgetting -----------------------------------------------------------------------------
 
@@ -224,7 +226,8 @@ class EventLog(Archive):
 
     def _charge(self, nbytes: int) -> None:
         change, self._charged_bytes = nbytes - self._charged_bytes, nbytes
-        self._look_at = min(self._trim_at, nbytes + STEP_BYTES)
+        look_at = min(self._trim_at, nbytes + STEP_BYTES)  # of what is kept
+        self._look_at = look_at + self._forgotten_bytes - self._form_bytes
         self.budget.change(change)
 
     def release(self) -> None:
