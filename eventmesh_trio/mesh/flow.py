@@ -5,7 +5,6 @@ bytes behind what it has read for sure, and the slowest of them is the limit.
 """
 
 from collections.abc import Callable
-from math import inf
 from typing import Final, Protocol
 
 from eventmesh_trio.errors import StreamingError
@@ -15,6 +14,9 @@ __all__ = ["Flow", "Place", "Reader", "Sleeper", "Track"]
 
 _WAKE_EVENTS: Final = 64  # a wait in so many is more than the 1 % at which a window grows
 _WAKE_BYTES: Final = 64 * 1024
+_UNLIMITED: Final = 2**62
+"""Events or bytes that no flow comes to. No `inf`: comparing an int to a float takes 0.03 us, and a
+publisher compares four times an event."""
 
 
 class Sleeper(Protocol):
@@ -104,8 +106,8 @@ class Flow:
         self.events = 0
         self.nbytes = 0
         self.places: dict[Place, None] = {}
-        self.limit_events: float = inf
-        self.limit_bytes: float = inf
+        self.limit_events = _UNLIMITED
+        self.limit_bytes = _UNLIMITED
         self._at_limit_events = 0  # how many places stand at each
         self._at_limit_bytes = 0
 
@@ -115,7 +117,7 @@ class Flow:
 
     def relimit(self) -> None:
         """Find anew how far the slowest places let this flow go; O(places)."""
-        events = nbytes = inf
+        events = nbytes = _UNLIMITED
         for place in self.places:
             events = min(events, place.events + place.capacity)
             nbytes = min(nbytes, place.nbytes + place.window_bytes)

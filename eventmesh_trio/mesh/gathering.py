@@ -189,7 +189,7 @@ class Gathering:
             self.gap = None
         if self._losses is not None:
             self._overflow(self._losses)
-        if self.vitals.messages_sent and self._is_crowded():
+        if self.vitals.messages_sent and self.is_crowded():
             # Behind entries that fill the batch, what is due now would never come.
             self._take_extras(outlet, now)
         self._take_entries(outlet)
@@ -198,7 +198,7 @@ class Gathering:
         if outlet.items:
             self.last_activity = now
 
-    def _is_crowded(self) -> bool:
+    def is_crowded(self) -> bool:
         """Whether more is waiting than one batch takes."""
         return (
             self._flow.nbytes - self.taken[1] > self.spec.batch_bytes

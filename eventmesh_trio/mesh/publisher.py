@@ -18,7 +18,7 @@ __all__ = ["RunPublisher"]
 class RunPublisher:
     """How a job's work appends to its session's log; `eventmesh_trio.abc.Publisher`."""
 
-    __slots__ = ("_flow", "_limits", "_log", "_since_yield", "_stride", "_track", "publish")
+    __slots__ = ("_flow", "_limits", "_log", "_until_yield", "_stride", "_track", "publish")
 
     publish: Callable[[Event], object]
     """Append to the log and wake the readers; synchronous."""
@@ -30,17 +30,17 @@ class RunPublisher:
         self._flow = log.flow
         self._limits = limits
         self._stride = limits.publish_stride
-        self._since_yield = 0
+        self._until_yield = self._stride
 
     def has_room(self) -> bool:
         """Whether every lossless window has room for an event, ``publish_stride`` times in a row.
 
         A checkpoint before each event costs as much as the event, a coroutine without one a tenth.
         """
-        self._since_yield += 1
+        self._until_yield = left = self._until_yield - 1
         track, flow = self._track, self._flow  # `EventLog.has_room`, spelt out
         return (
-            self._since_yield < self._stride
+            left > 0
             and track.events < track.limit_events
             and track.nbytes < track.limit_bytes
             and flow.events < flow.limit_events
@@ -56,9 +56,9 @@ class RunPublisher:
         The only place where slow readers are cut off: at ``stall_seconds`` without reading
         anything while a run waited for them. No reader or session has a timer.
         """
-        self._since_yield += 1
-        if self._since_yield >= self._stride:
-            self._since_yield = 0
+        self._until_yield -= 1
+        if self._until_yield <= 0:
+            self._until_yield = self._stride
             await trio.lowlevel.checkpoint()
         if not self._log.has_room(self._track):
             await self._wait_for_readers()

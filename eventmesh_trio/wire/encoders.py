@@ -132,7 +132,7 @@ def _cut(
             return body
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class HTTPEncoder:
     """Canonical JSON as NDJSON lines or SSE blocks.
 
@@ -160,7 +160,9 @@ class HTTPEncoder:
             heads = [f"id: {event.id}\n{_BLOCK_HEADS[type(event)]}".encode() for event in events]
             data = encode_json_parts(events, heads, b"\n\n")
             return _fitting(data, b"\n\n", len(events), room)
-        if any(map(_failure, events)):
+        # `_failure`, spelt out: half the time, 0.04 us an event.
+        results = [event.result for event in events if isinstance(event, Result)]
+        if [page for page in results if page is not UNSET and page.error is not None]:
             return _joined(self._append, events, room)
         data = encode_json_lines(events)
         if len(data) > self.max_line_bytes < max(map(len, data.split(b"\n"))):
