@@ -18,7 +18,7 @@ __all__ = ["RunPublisher"]
 class RunPublisher:
     """How a job's work appends to its session's log; `eventmesh_trio.abc.Publisher`."""
 
-    __slots__ = ("_flow", "_limits", "_log", "_until_yield", "_stride", "_track", "publish")
+    __slots__ = ("_flow", "_limits", "_log", "_stride", "_track", "_until_yield", "publish")
 
     publish: Callable[[Event], object]
     """Append to the log and wake the readers; synchronous."""

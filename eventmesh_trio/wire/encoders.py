@@ -8,10 +8,12 @@ event is encoded once per kind of reader, whatever the number of readers. They i
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Final, Literal, NamedTuple
+from struct import Struct as Layout
+from typing import Any, Final, Literal, NamedTuple
 
 import attrs
-from msgspec import UNSET
+from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.json import Decoder
 
 from eventmesh_trio.errors import EventMeshError, InternalError, PageError
 from eventmesh_trio.wire.codec import (
@@ -30,7 +32,7 @@ from eventmesh_trio.wire.events import (
     SearchResult,
 )
 from eventmesh_trio.wire.sse import encode_comment
-from eventmesh_trio.wire.websocket import FrameStyle, frame_header
+from eventmesh_trio.wire.websocket import FrameStyle, frame_header, frame_payloads
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
@@ -52,6 +54,9 @@ _LEAST_SHARE: Final = 0.001  # of a document; what is still too large then is se
 StreamFraming = Literal["ndjson", "sse"]
 MessageFraming = Literal["frame", "message"]  # a whole server frame, or the bare text of one
 
+_FRAME_START: Final = frame_header(0xFFFF)  # of nearly every message; its length is put in later
+_FRAME_START_BYTES: Final = (126, 0xFFFF)
+_LENGTH: Final = Layout("!H")
 _DATA: Final = b"\ndata: "
 _KEEP_ALIVE: Final = encode_comment("keep-alive")
 _TAGS: Final = {kind: str(kind.__struct_config__.tag) for kind in Event.__subclasses__()}
@@ -241,7 +246,7 @@ class _MessageEncoder(ABC):
         return _joined(self._append, events, room)
 
     def decode_batch(self, data: bytes) -> Sequence[Event]:
-        raise NotImplementedError("not every message holds the whole of its event")
+        raise NotImplementedError("not every message of this dialect holds the whole of its event")
 
     def _append(self, buffer: bytearray, event: Event) -> None:
         body = self._body(event)
@@ -261,22 +266,66 @@ class _MessageEncoder(ABC):
         """The message's JSON text; empty where this dialect does not know the event."""
 
 
-@attrs.frozen
+class _Envelope(Struct, frozen=True, gc=False):
+    """An event as it stands in an envelope."""
+
+    message_type: str
+    data: Any
+    timestamp: str
+    id: str | UnsetType = UNSET
+
+
+class _ReadEnvelope(Struct, frozen=True, gc=False):
+    data: Raw
+
+
+_decode_envelope: Final = Decoder(_ReadEnvelope).decode
+
+
+def _enveloped(event: Event) -> _Envelope:
+    return _Envelope(_TAGS[type(event)], event, event.timestamp, event.id)
+
+
+@attrs.frozen(cache_hash=True)
 class EnvelopeEncoder(_MessageEncoder):
     """``{message_type, data, timestamp, id}`` with the canonical event as ``data``."""
 
     shape: Shape = "both"
 
+    def encode_batch(self, events: Sequence[Event], room: int) -> EncodedBatch:
+        whole = self.framing == "frame" and not self.style.window_bits and self.shape == "both"
+        if not whole or OMITTED["envelope"] in set(map(type, events)):
+            return super().encode_batch(events, room)
+        # Each into its frame: 1.3, not 2.7 us an event.
+        buffer = bytearray()
+        taken = 0
+        for event in events:
+            start = len(buffer)
+            buffer += _FRAME_START
+            encode_json_into(buffer, _enveloped(event))
+            nbytes = len(buffer) - start - len(_FRAME_START)
+            if nbytes > MAX_MESSAGE_BYTES:
+                return super().encode_batch(events, room)  # what is cut cannot be read back
+            if _FRAME_START_BYTES[0] <= nbytes <= _FRAME_START_BYTES[1]:
+                _LENGTH.pack_into(buffer, start + 2, nbytes)
+            else:
+                buffer[start : start + len(_FRAME_START)] = frame_header(nbytes)
+            if len(buffer) > room and taken:
+                del buffer[start:]
+                break
+            taken += 1
+        return EncodedBatch(bytes(buffer), taken, taken, restores=True)
+
+    def decode_batch(self, data: bytes) -> Sequence[Event]:
+        return [_known(_decode_envelope(payload).data) for payload in frame_payloads(data)]
+
     def _body(self, event: Event) -> bytearray:
+        body = bytearray()
         if isinstance(event, OMITTED["envelope"]):
-            return bytearray()
-        body = bytearray(f'{{"message_type":"{_TAGS[type(event)]}","data":'.encode())
+            return body
         if isinstance(event, Result) and self.shape != "both":
             event = shape_result(event, self.shape)
-        encode_json_into(body, event)
-        body += b',"timestamp":'
-        encode_json_into(body, event.timestamp)
-        body += b"}" if event.id is UNSET else b',"id":"%s"}' % event.id.encode()
+        encode_json_into(body, _enveloped(event))
         return body
 
 

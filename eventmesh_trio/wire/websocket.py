@@ -37,6 +37,7 @@ __all__ = [
     "encode_frame",
     "encode_frames",
     "frame_header",
+    "frame_payloads",
     "negotiate",
 ]
 
@@ -47,6 +48,7 @@ BINARY: Final = 0x2
 _CLOSE: Final = 0x8
 _FIN: Final = 0x80
 _RSV1: Final = 0x40
+_LONG_LENGTHS: Final = {126: 2, 127: 8}  # what stands in place of a length in so many bytes
 _MAX_REASON_BYTES: Final = 123
 _MAX_OWED_BYTES: Final = 4096
 # Compressed bytes that are inflated at once. They become a quarter of a mebibyte at most, of which
@@ -70,6 +72,18 @@ def _header(first: int, length: int) -> bytes:
 def frame_header(nbytes: int, opcode: int = TEXT) -> bytes:
     """What stands before a payload of ``nbytes`` in its one unmasked, uncompressed frame."""
     return _header(_FIN | opcode, nbytes)
+
+
+def frame_payloads(frames: bytes) -> Iterator[bytes]:
+    """The payloads of whole frames of ours, unmasked and uncompressed."""
+    at = 0
+    while at < len(frames):
+        size, at = frames[at + 1], at + 2
+        if size in _LONG_LENGTHS:
+            at += _LONG_LENGTHS[size]
+            size = int.from_bytes(frames[at - _LONG_LENGTHS[size] : at], "big")
+        yield frames[at : at + size]
+        at += size
 
 
 def encode_frame(payload: bytes, opcode: int = TEXT) -> bytes:

@@ -390,10 +390,50 @@ def test_events_are_read_back_from_the_batch_that_they_were_written_in(texts, fr
         assert encoder.decode_batch(data) == made
 
 
+@given(BATCHES, st.integers(1, 6000))
+def test_events_are_read_back_from_the_frames_that_they_were_written_in(texts, room):
+    encoder = EnvelopeEncoder("frame")
+    made = [event for event in some_events(texts) if not isinstance(event, events.Start)]
+    data, taken, shown, restores = encoder.encode_batch(made, room)
+    assert restores
+    assert encoder.decode_batch(data) == made[:taken]
+    assert shown == taken
+
+
+@pytest.mark.parametrize("size", [0, 100, 30_000, 31_000, 32_200, 32_300, 32_400, 33_000, 70_000])
+def test_a_frame_has_the_length_of_its_message_however_long_that_is(size):
+    encoder = EnvelopeEncoder("frame")
+    made = [a_result(a_document("x" * size)), a_result(a_document("y"))]
+    data, taken, *_ = encoder.encode_batch(made, 1 << 30)
+    assert taken == len(made)
+    assert data == b"".join(map(encoder.encode, made))
+    assert encoder.decode_batch(data) == made
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        EnvelopeEncoder("frame", "flat"),
+        EnvelopeEncoder("frame", style=FrameStyle(15, 0, 1 << 20)),
+        FlatEncoder("frame", "s"),
+    ],
+)
+def test_frames_that_do_not_show_their_events_as_they_are_are_not_read_back(encoder):
+    assert not encoder.encode_batch([a_result(a_document())], 1 << 30).restores
+
+
+def test_a_batch_with_a_message_that_was_cut_is_not_read_back():
+    encoder = EnvelopeEncoder("frame")
+    made = [a_result(a_document("<w" * (4 * 2**20)))]
+    data, _, _, restores = encoder.encode_batch(made, 1 << 30)
+    assert not restores
+    assert data == encoder.encode(made[0])
+    assert len(data) <= MAX_MESSAGE_BYTES + 10
+
+
 def test_a_batch_with_half_a_surrogate_pair_is_written_all_the_same():
     made = some_events([("\ud800 alone", False), ("whole", False)])
-    for framing in ("ndjson", "sse"):
-        encoder = HTTPEncoder(framing)
+    for encoder in (HTTPEncoder("ndjson"), HTTPEncoder("sse"), EnvelopeEncoder("frame")):
         data, taken, *_ = encoder.encode_batch(made, 1 << 30)
         assert data == b"".join(map(encoder.encode, made))
         assert taken == len(made)
