@@ -1,5 +1,6 @@
 """What holds for all tests: properties that come again, and nothing that is left behind."""
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -21,6 +22,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # that; one that is handled is not inherited.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Where that is set, each of the hundreds of servers and commands that tests start compiles all
+    # of ours anew: 0.25 s of 0.65.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     config.stash[_SUITE] = Suite.begin()
 
 

@@ -81,7 +81,7 @@ def test_a_dead_origin_is_left_alone_and_others_are_unharmed(
     assert dead not in json.dumps(get_json(server.address, "/stats"))
 
 
-@pytest.mark.parametrize("respect_robots", [True, False])
+@pytest.mark.parametrize("respect_robots", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_an_outage_of_a_second_costs_no_url(respect_robots: bool) -> None:
     settings = {"EVENTMESH_FETCH__BREAKER__COOL_DOWN_SECONDS": "1.5"}
     with open_server("native", settings) as server, restarting_origin(1.0) as origin:

@@ -135,6 +135,7 @@ def thread_count(server: ServerProcess) -> int:
     return len(os.listdir(f"/proc/{server.serving_pid}/task"))
 
 
+@pytest.mark.slow
 async def test_what_is_over_is_freed_at_once_and_not_when_the_collector_comes(
     many_hosts: Origin,
 ) -> None:

@@ -49,6 +49,7 @@ def body_of(message: dict[str, Any]) -> dict[str, Any]:
 # --- Many runs ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_of_one_socket_interleave_and_no_slow_origin_holds_up_another(
     server: ServerProcess, origin: Origin
 ) -> None:

@@ -140,9 +140,10 @@ def test_the_events_that_are_checked_are_those_that_are_shown(
     assert set(examples) == set(KINDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_real_stream_has_every_member_of_the_example_with_its_type(
-    kind: str, said: Events, searched: Events, examples: Mapping[str, dict[str, Any]]
+    kind: str, examples: Mapping[str, dict[str, Any]], said: Events, searched: Events
 ) -> None:
     real = [*said.get(kind, ()), *searched.get(kind, ())]
     assert real, f"no {kind} was said"
@@ -161,9 +162,10 @@ SOMETIMES: Mapping[str, Callable[[dict[str, Any]], bool]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_event_of_a_kind_has_every_member_where_there_is_something_to_say(
-    kind: str, said: Events, searched: Events, examples: Mapping[str, dict[str, Any]]
+    kind: str, examples: Mapping[str, dict[str, Any]], said: Events, searched: Events
 ) -> None:
     real = [*said.get(kind, ()), *searched.get(kind, ())]
     full = [event for event in real if kind not in SOMETIMES or SOMETIMES[kind](event)]

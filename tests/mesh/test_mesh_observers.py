@@ -326,7 +326,9 @@ async def test_nothing_is_left_of_a_closed_channel_and_no_run_is_kept_by_an_open
     kept.close()
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(
+    "seed", [*range(5), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(5, 20))]
+)
 async def test_whatever_happens_each_observer_is_told_in_order_and_every_loss_is_counted(
     autojump_clock: object, seed: int
 ) -> None:

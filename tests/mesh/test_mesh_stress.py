@@ -396,13 +396,13 @@ LIVES = (survive, depend, perish, reattach, mingle)
 
 
 @pytest.mark.parametrize(
-    "block", [0, *(pytest.param(block, marks=pytest.mark.slow) for block in range(1, 4))]
+    "block", [0, *(pytest.param(block, marks=pytest.mark.slow) for block in range(1, 10))]
 )
 @pytest.mark.parametrize("life", LIVES)
 def test_random_readers_and_commands_lose_nothing_and_leave_nothing(
     life: Life, block: int, logged: object
 ) -> None:
-    for seed in range(block * 50, (block + 1) * 50):
+    for seed in range(block * 20, (block + 1) * 20):
         live(life, seed, order=0)
 
 

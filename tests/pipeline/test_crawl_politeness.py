@@ -181,6 +181,7 @@ async def test_a_host_that_asks_for_longer_than_is_waited_fails_its_urls_with_th
     assert len(server.fetcher.started) == 8
 
 
+@pytest.mark.slow
 async def test_a_host_that_only_ever_refuses_costs_a_run_minutes_and_not_days(
     autojump_clock: MockClock,
 ) -> None:

@@ -38,7 +38,7 @@ def test_the_command_prints_its_figures_and_keeps_what_fails(tmp_path: Path) -> 
     (tmp_path / "pages" / "a.html").write_text("<p>A page.")
     done = run(
         [
-            *(sys.executable, ROOT / "tools" / "fuzz_extract.py", "--seconds", "3"),
+            *(sys.executable, ROOT / "tools" / "fuzz_extract.py", "--seconds", "1"),
             *("--pages", tmp_path / "pages", "--keep", tmp_path / "bad"),
         ],
         capture_output=True,

@@ -220,7 +220,8 @@ def test_no_text_is_larger_than_what_passes_through_the_server(
     assert text.startswith(head)
     encoded = len(encode_json(head))
     assert encoded <= MAX_TEXT_BYTES
-    held = len(head) * (1 if max(head) < "\u0100" else 2 if max(head) < "\U00010000" else 4)
+    widest = max(piece)
+    held = len(head) * (1 if widest < "\u0100" else 2 if widest < "\U00010000" else 4)
     assert held <= 2 * MAX_TEXT_BYTES
     # Nor much less than it may be by one of the two.
     assert encoded > 0.9 * MAX_TEXT_BYTES or held > 1.9 * MAX_TEXT_BYTES

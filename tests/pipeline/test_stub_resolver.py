@@ -376,6 +376,7 @@ def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "slow", ["host{}.slow.example", "www.slow{}.example"], ids=["one zone", "a thousand zones"]
 )

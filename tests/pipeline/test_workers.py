@@ -213,6 +213,7 @@ async def test_a_worker_that_dies_while_idle_costs_no_page() -> None:
         assert pool.statistics().workers_failed == 0
 
 
+@pytest.mark.slow
 async def test_a_worker_that_hangs_is_killed_and_its_page_read_by_another() -> None:
     limits = WorkerLimits(workers=1, job_seconds=3)
     async with open_extractor(limits) as pool, trio.open_nursery() as nursery:
