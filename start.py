@@ -23,10 +23,11 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
@@ -40,8 +41,13 @@ CHECKS = {
     "ruff format": ("ruff", "format", "--check"),
     "flake8-async": ("flake8",),
     "mypy": ("mypy",),
-    "pytest": ("pytest",),
 }
+UNTIMED = ("tests/mesh", "tests/wire")
+"""Folders whose tests look at no clock and open no socket, so that nothing beside them matters."""
+STRESS = "tests/mesh/test_mesh_stress.py"
+"""It takes as long as all the rest of them, and the checks."""
+STOP_SECONDS = 10.0
+"""What a check that is told to stop may take, because another has failed."""
 INSTALL_FAILURES = (
     (r"No space left on device|Disk quota exceeded", "the disk is full"),
     (
@@ -91,18 +97,77 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run_checks(pytest_arguments: Sequence[str]) -> int:
-    """Every check in turn, pytest last; the first that fails ends it."""
+    """Every check and every test; the first that fails ends it.
+
+    Two at once where time does not matter: that is two minutes of 28. All other tests run alone.
+    """
     began = time.monotonic()
-    for name, (program, *arguments) in CHECKS.items():
-        extra = pytest_arguments if name == "pytest" else ()
-        command = [program, *arguments, *extra]
-        print(f"--- {name}: {' '.join(command)}", flush=True)
-        done = subprocess.run([VENV / "bin" / program, *command[1:]], cwd=ROOT, check=False)
-        if done.returncode:
-            print(f"--- {name} FAILED (exit {done.returncode})", flush=True)
-            return 1
-    print(f"--- all {len(CHECKS)} checks passed in {time.monotonic() - began:.0f} s", flush=True)
+    beside, last = plan(pytest_arguments)
+    if not run_side_by_side(beside):
+        return 1
+    print(f"--- pytest: {' '.join(last)}", flush=True)
+    done = subprocess.run([VENV / "bin" / last[0], *last[1:]], cwd=ROOT, check=False)
+    if done.returncode:
+        print(f"--- pytest FAILED (exit {done.returncode})", flush=True)
+        return 1
+    count = len(beside) + 1
+    print(f"--- all {count} checks passed in {time.monotonic() - began:.0f} s", flush=True)
     return 0
+
+
+def plan(pytest_arguments: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """The commands that may run beside each other, and the one that comes last."""
+    if pytest_arguments:  # which say what to test
+        return dict(CHECKS), ("pytest", *pytest_arguments)
+    beside = {
+        "pytest of the mesh's stress": ("pytest", STRESS),
+        **CHECKS,
+        "pytest of what is untimed": ("pytest", *UNTIMED, f"--ignore={STRESS}"),
+    }
+    return beside, ("pytest", *(f"--ignore={folder}" for folder in UNTIMED))
+
+
+def run_side_by_side(checks: Mapping[str, Sequence[str]]) -> bool:
+    """Run commands, two at once, and print what each has said when it ends; whether all passed."""
+    waiting, failed = list(checks.items()), False
+    with contextlib.ExitStack() as stack:
+        running: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
+        while (waiting or running) and not failed:
+            while waiting and len(running) < 2:
+                name, (program, *arguments) = waiting.pop(0)
+                log = stack.enter_context(tempfile.TemporaryFile())
+                process = subprocess.Popen(
+                    [VENV / "bin" / program, *arguments],
+                    cwd=ROOT,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+                stack.callback(stop, process)
+                running[name] = process, log
+            time.sleep(0.05)
+            for name, (process, output) in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[name]
+                output.seek(0)
+                print(f"--- {name}: {' '.join(checks[name])}", flush=True)
+                sys.stdout.write(output.read().decode("utf-8", "replace"))
+                if process.returncode:
+                    print(f"--- {name} FAILED (exit {process.returncode})", flush=True)
+                    failed = True
+                    break
+    return not failed
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End a check as Ctrl-C would, so that it can clean up; what does not listen is killed."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 # --- the environment ------------------------------------------------------------------------------

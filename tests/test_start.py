@@ -248,38 +248,94 @@ def test_adding_what_tests_want_keeps_the_environment_of_the_demo_when_it_fails(
 # --- the checks -----------------------------------------------------------------------------------
 
 
-def fake_checks(start: ModuleType, monkeypatch: pytest.MonkeyPatch, **codes: int) -> None:
+def fake_checks(start: ModuleType, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
+    """Programs of those names, each of which says its arguments and then does what it is given."""
     bin_folder = start.VENV / "bin"
     bin_folder.mkdir(parents=True)
-    for name, code in codes.items():
+    for name, script in scripts.items():
         program = bin_folder / name
-        program.write_text(f'#!/bin/sh\necho "{name} was run with: $*"\nexit {code}\n')
+        program.write_text(f'#!/bin/sh\necho "{name} was run with: $*"\n{script}\n')
         program.chmod(0o755)
-    monkeypatch.setattr(start, "CHECKS", {name: (name,) for name in codes})
+    checks = {name: (name,) for name in scripts if name != "pytest"}
+    monkeypatch.setattr(start, "CHECKS", checks)
 
 
 def test_pytest_is_the_last_check_and_gets_the_arguments(
     start: ModuleType, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert list(start.CHECKS) == [
-        *("import-linter", "ruff check", "ruff format", "flake8-async", "mypy", "pytest")
+        *("import-linter", "ruff check", "ruff format", "flake8-async", "mypy")
     ]
-    fake_checks(start, monkeypatch, mypy=0, pytest=0)
+    fake_checks(start, monkeypatch, mypy="exit 0", pytest="exit 0")
     assert start.run_checks(["-k", "start"]) == 0
     said = capfd.readouterr().out
     assert "mypy was run with: \n" in said
     assert "pytest was run with: -k start\n" in said
+    assert said.count("was run") == 2
     assert "all 2 checks passed" in said.splitlines()[-1]
 
 
 def test_the_first_check_that_fails_ends_it_and_is_named(
     start: ModuleType, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    fake_checks(start, monkeypatch, ruff=0, mypy=3, pytest=0)
-    assert start.run_checks([]) == 1
+    fake_checks(start, monkeypatch, ruff="exit 0", mypy="exit 3", pytest="exit 0")
+    assert start.run_checks(["tests"]) == 1
     said = capfd.readouterr().out
     assert said.splitlines()[-1] == "--- mypy FAILED (exit 3)"
     assert "pytest was run" not in said
+
+
+def test_what_runs_beside_a_check_that_fails_is_stopped_and_the_rest_never_begins(
+    start: ModuleType, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    waiting, stopped = start.ROOT / "waiting", start.ROOT / "stopped"
+    wait = f"trap 'touch {stopped}; exit 1' INT\ntouch {waiting}\nwhile :; do sleep 0.02; done"
+    fail = f"until [ -e {waiting} ]; do sleep 0.02; done\nexit 3"
+    fake_checks(start, monkeypatch, flake8=wait, mypy=fail, ruff="exit 0", pytest="exit 0")
+    assert start.run_checks(["tests"]) == 1
+    assert stopped.exists()
+    said = capfd.readouterr().out
+    assert said.splitlines()[-1] == "--- mypy FAILED (exit 3)"
+    assert "ruff was run" not in said
+
+
+def test_a_check_that_does_not_stop_is_killed(
+    start: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "STOP_SECONDS", 0.1)
+    process = subprocess.Popen(["/bin/sh", "-c", "trap '' INT; echo; exec sleep 60"], stdout=-1)
+    assert process.stdout is not None
+    with process.stdout:
+        process.stdout.readline()
+        start.stop(process)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_without_arguments_each_test_runs_once_and_what_is_timed_runs_alone(
+    start: ModuleType, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake_checks(start, monkeypatch, mypy="exit 0", pytest="exit 0")
+    assert start.run_checks([]) == 0
+    said = [line for line in capfd.readouterr().out.splitlines() if "pytest was run" in line]
+    begun = [line.partition("pytest was run with: ")[2] for line in said]
+    folders = " ".join(start.UNTIMED)
+    assert set(begun[:2]) == {start.STRESS, f"{folders} --ignore={start.STRESS}"}
+    assert begun[2:] == [" ".join(f"--ignore={folder}" for folder in start.UNTIMED)]
+    assert (CHECKOUT / start.STRESS).is_file()
+
+
+def test_what_runs_beside_something_else_looks_at_no_clock_and_opens_no_socket(
+    start: ModuleType,
+) -> None:
+    timed = re.compile(
+        r"\b(monotonic|perf_counter|process_time|thread_time|getrusage|time\.sleep|import socket"
+        r"|import subprocess|open_process|Popen|open_tcp\w*|serve_tcp|open_server|serve_here)\b"
+    )
+    for folder in start.UNTIMED:
+        files = list((CHECKOUT / folder).glob("**/*.py"))
+        assert files
+        for file in files:
+            assert timed.findall(file.read_text()) == [], file
 
 
 # --- lock files and packaging ---------------------------------------------------------------------
