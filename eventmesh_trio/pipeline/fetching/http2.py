@@ -29,10 +29,11 @@ import trio
 
 from eventmesh_trio.errors import TooLarge
 from eventmesh_trio.pipeline.fetching.decode_turn import DecodeTurn
+from eventmesh_trio.pipeline.fetching.request import RequestNotProcessed
 from eventmesh_trio.pipeline.network.dial import GuardedStream
 from eventmesh_trio.pipeline.network.limits import FetchLimits
 
-__all__ = ["HTTP2Connection", "RequestNotProcessed"]
+__all__ = ["HTTP2Connection"]
 
 # Small frames cost some 20 us each: what one read brings is handled in a few milliseconds, and
 # other tasks run before the next.
@@ -48,10 +49,6 @@ _DEFAULT_WINDOW_BYTES: Final = 65_535
 _CLOSE_SECONDS: Final = 1.0
 # After so many it is closed: by then our HPACK table may be as large as the origin wants it.
 _MAX_REQUESTS: Final = 1000
-
-
-class RequestNotProcessed(httpcore2.RemoteProtocolError):
-    """The origin says that it has not looked at the request: it may be sent again (8.7)."""
 
 
 class HTTP2Connection(httpcore2.AsyncConnectionInterface):

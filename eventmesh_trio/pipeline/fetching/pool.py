@@ -6,15 +6,19 @@ serves one request at a time, tells stale from broken, and cannot be leaked by a
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 import httpcore2
 import trio
 
 from eventmesh_trio.pipeline.fetching.decode_turn import DecodeTurn
-from eventmesh_trio.pipeline.fetching.http2 import HTTP2Connection, RequestNotProcessed
+from eventmesh_trio.pipeline.fetching.request import RequestNotProcessed
 from eventmesh_trio.pipeline.network.dial import GuardedBackend, GuardedStream
 from eventmesh_trio.pipeline.network.limits import FetchLimits
+
+if TYPE_CHECKING:
+    from eventmesh_trio.pipeline.fetching.http2 import HTTP2Connection
 
 __all__ = ["ConnectionPool", "StaleConnection"]
 
@@ -34,6 +38,10 @@ class ConnectionPool(httpcore2.AsyncConnectionPool):
     def __init__(
         self, *, network_backend: GuardedBackend, limits: FetchLimits, **settings: Any
     ) -> None:
+        if limits.http2:
+            # Now, not when a connection waits; nor where it is not spoken: its tables are 20 of the
+            # 330 ms that a server needs to start.
+            import_module("eventmesh_trio.pipeline.fetching.http2")
         super().__init__(
             network_backend=network_backend,
             max_connections=limits.max_connections,
@@ -157,7 +165,7 @@ class _Connection(httpcore2.AsyncConnectionInterface):
 
     async def _open(
         self, request: httpcore2.Request
-    ) -> httpcore2.AsyncHTTP11Connection | HTTP2Connection:
+    ) -> "httpcore2.AsyncHTTP11Connection | HTTP2Connection":
         host = self._origin.host.decode("ascii")
         targets = request.extensions.get("targets")
         if targets is None:
@@ -171,6 +179,8 @@ class _Connection(httpcore2.AsyncConnectionInterface):
             await stream.start_tls(self._ssl_context, request.extensions["sni_hostname"])
             protocol = stream.get_extra_info("ssl_object").selected_alpn_protocol()
         if protocol == "h2" and self._limits.http2:
+            from eventmesh_trio.pipeline.fetching.http2 import HTTP2Connection  # noqa: PLC0415
+
             return HTTP2Connection(self._origin, stream, self._limits, self._turn)
         return httpcore2.AsyncHTTP11Connection(
             self._origin, stream, keepalive_expiry=self._limits.keep_alive_seconds

@@ -13,13 +13,20 @@ from eventmesh_trio.pipeline.fetching.body import BodyLimits
 from eventmesh_trio.pipeline.fetching.codings import ACCEPT_ENCODING
 from eventmesh_trio.wire.urls import URL, parse_url
 
-__all__ = ["Ask", "make_request", "parse_target"]
+__all__ = ["Ask", "RequestNotProcessed", "make_request", "parse_target"]
 
 _ACCEPT_LANGUAGE: Final = b"en;q=0.9,*;q=0.8"
 _SENDABLE: Final = re.compile(
     r"[\x21-\x7e\x80-\xff](?:[ \x21-\x7e\x80-\xff]{0,1022}[\x21-\x7e\x80-\xff])?"
 )
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+class RequestNotProcessed(httpcore2.RemoteProtocolError):
+    """The origin says that it has not looked at the request: it may be sent again.
+
+    Source: RFC 9113, section 8.7.
+    """
 
 
 @attrs.frozen
