@@ -1,11 +1,12 @@
 """What the walk asks of an element's attributes: is it hidden, what picture does it show?"""
 
 import re
+from collections.abc import Set
 from typing import Final
 
 from selectolax.lexbor import LexborNode
 
-__all__ = ["HIDING", "image_source", "is_gutter", "is_hidden", "is_tiny"]
+__all__ = ["hidden_elements", "image_source", "is_gutter", "is_hidden", "is_tiny"]
 
 _LAZY_SOURCES: Final = ("data-src", "data-lazy-src", "data-original")
 _SIZE: Final = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)[wx],?")
@@ -19,7 +20,7 @@ _SPACER: Final = re.compile(
     r"(?<![^/_-])(?:blank|spacer|pixel|transparent|placeholder|1x1)\.(?:gif|png|svg)(?:[?#]|$)"
 )
 """Of an address in lower case: ignoring case in the expression takes several times as long."""
-HIDING: Final = "[hidden], [aria-hidden=true], [style*=none i], [style*=hidden i]"
+_HIDDEN: Final = "[hidden], [aria-hidden=true], [style*=none i], [style*=hidden i]"
 """Elements of which `is_hidden` may be true."""
 _HIDING: Final = frozenset(("hidden", "aria-hidden", "style"))
 _HIDING_STYLE: Final = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
@@ -35,6 +36,11 @@ def is_hidden(attributes: dict[str, str | None]) -> bool:
         return True
     style = attributes.get("style")
     return style is not None and _HIDING_STYLE.search(style.lower()) is not None
+
+
+def hidden_elements(root: LexborNode) -> Set[int]:
+    """The parser's numbers of the elements of a tree that are not shown, whatever is in them."""
+    return {element.mem_id for element in root.css(_HIDDEN) if is_hidden(element.attributes)}
 
 
 def image_source(attributes: dict[str, str | None]) -> str:

@@ -11,8 +11,9 @@ from typing import Final
 
 from selectolax.lexbor import LexborNode
 
+from eventmesh_trio.pipeline.extract.page.attributes import hidden_elements
 from eventmesh_trio.pipeline.extract.page.blocks import Block, Mark, Node, Outline
-from eventmesh_trio.pipeline.extract.page.walk import Walk, hidden_elements
+from eventmesh_trio.pipeline.extract.page.walk import Walk
 
 __all__ = ["Block", "Mark", "Node", "Outline", "outline"]
 

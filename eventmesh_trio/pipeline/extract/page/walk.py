@@ -11,7 +11,6 @@ from typing import Final
 from selectolax.lexbor import LexborNode
 
 from eventmesh_trio.pipeline.extract.page.attributes import (
-    HIDING,
     image_source,
     is_gutter,
     is_hidden,
@@ -31,17 +30,14 @@ from eventmesh_trio.pipeline.extract.page.elements import (
     TEXT,
     meet,
 )
+from eventmesh_trio.pipeline.extract.page.formulas import formula
 
-__all__ = ["Walk", "hidden_elements"]
+__all__ = ["Walk"]
 
 _LIGHT_STYLE: Final = re.compile(r"font-weight\s*:\s*(?:normal|[1-4]00)\b", re.IGNORECASE)
 _MAX_MARKS: Final = 16
 """Emphasis and links that are open where a block begins, and are repeated in it. Emphasis has six
 kinds; hundreds inside each other would be repeated in every block."""
-_MAX_ANNOTATIONS: Final = 8
-"""Of one formula, that are looked at; converters write one or two. Each is searched for in all of
-the formula's text, so their time would grow with the square of their number."""
-_TEX_ENCODINGS: Final = frozenset(("application/x-tex", "application/x-latex", "tex", "latex"))
 
 
 class Walk:
@@ -121,20 +117,16 @@ class Walk:
                     self.add_hidden_math(node)
             elif self.pre and (attributes := node.attributes) and is_gutter(node, attributes):
                 pass
-            elif kind == PLAIN_INLINE:
-                stack.append((node, ""))
-                node = node.first_child
-                continue
-            elif kind == LINK:
-                stack.append((node, self.open_link(node.attributes)))
-                node = node.first_child
-                continue
-            elif kind == MARKING:
-                stack.append((node, self.open_mark(tag, node)))
-                node = node.first_child
-                continue
-            elif self.pre:
-                stack.append((node, self.open_line(tag)))
+            elif kind != NODE or self.pre:
+                if kind == PLAIN_INLINE:
+                    opened = ""
+                elif kind == LINK:
+                    opened = self.open_link(node.attributes)
+                elif kind == MARKING:
+                    opened = self.open_mark(tag, node)
+                else:
+                    opened = self.open_line(tag)
+                stack.append((node, opened))
                 node = node.first_child
                 continue
             else:
@@ -310,22 +302,8 @@ class Walk:
 
     def add_math(self, node: LexborNode, *, display: bool = False) -> None:
         """A formula: its TeX where the page gives it, around the characters that are shown."""
-        tex = ""
-        shown = node.text()
-        for annotation in node.css("annotation, annotation-xml")[:_MAX_ANNOTATIONS]:
-            content = annotation.text()
-            if not content:
-                continue
-            head, _, tail = shown.rpartition(content)
-            shown = head + tail
-            if (annotation.attributes.get("encoding") or "").lower() in _TEX_ENCODINGS:
-                tex = content
-        attributes = node.attributes
-        tex = (tex or attributes.get("alttext") or "").strip()
-        display = display or attributes.get("display") == "block"
-        if tex.startswith("{\\displaystyle") and tex.endswith("}"):
-            tex = tex[len("{\\displaystyle") : -1].strip()
-        self.add_tex(tex, shown, display=display)
+        tex, shown = formula(node)
+        self.add_tex(tex, shown, display=display or node.attributes.get("display") == "block")
 
     def add_tex(self, tex: str, shown: str | None = None, *, display: bool = False) -> None:
         shown = tex if shown is None or not shown.strip() else shown
@@ -415,11 +393,6 @@ class Walk:
         self.links = 1 if self.in_link else 0
         self.images = 0
         self.has_text = self.has_break = False
-
-
-def hidden_elements(root: LexborNode) -> Set[int]:
-    """The parser's numbers of the elements of a tree that are not shown, whatever is in them."""
-    return {element.mem_id for element in root.css(HIDING) if is_hidden(element.attributes)}
 
 
 def _lines(parts: list[str | Mark]) -> str:
