@@ -100,6 +100,7 @@ class Flow:
         "limit_events",
         "nbytes",
         "places",
+        "stale",
     )
 
     def __init__(self) -> None:
@@ -108,15 +109,22 @@ class Flow:
         self.places: dict[Place, None] = {}
         self.limit_events = _UNLIMITED
         self.limit_bytes = _UNLIMITED
+        self.stale = False
+        """Whether the limits may be too low: `has_room` looks again before it says no."""
         self._at_limit_events = 0  # how many places stand at each
         self._at_limit_bytes = 0
 
     @property
     def has_room(self) -> bool:
+        room = self.events < self.limit_events and self.nbytes < self.limit_bytes
+        if room or not self.stale:
+            return room
+        self.relimit()
         return self.events < self.limit_events and self.nbytes < self.limit_bytes
 
     def relimit(self) -> None:
         """Find anew how far the slowest places let this flow go; O(places)."""
+        self.stale = False
         events = nbytes = _UNLIMITED
         for place in self.places:
             events = min(events, place.events + place.capacity)
@@ -139,7 +147,9 @@ class Flow:
         self._at_limit_bytes += nbytes == self.limit_bytes
 
     def frees(self, place: Place) -> bool:
-        """Whether ``place``, about to move on or to be dropped, makes room by that: `relimit` then.
+        """Whether ``place``, about to move on or to be dropped, makes room by that.
+
+        Then the limits are `stale`, or to be found anew where somebody waits for room.
 
         Only the last that stands at a limit does. Readers that keep up stand there together: for
         each of them to look at all others was two thirds of the time of an event to 100.

@@ -167,12 +167,14 @@ class EventLog(Archive):
         freed = flow.frees(place)
         place.seq, place.events, place.nbytes = seq, events, nbytes
         place.blocked_since = None
-        if freed:
+        if freed and self.room:
             flow.relimit()
             # Not for a little room: a publisher that wakes for each batch costs its reader a tenth
             # of the time.
-            if self.room and flow.has_room and place.eased:
+            if flow.has_room and place.eased:
                 self.room.unpark_all()
+        elif freed:
+            flow.stale = True
         if self.budget.exceeded:
             self.shrink()
             if not place.pending:
@@ -188,8 +190,10 @@ class EventLog(Archive):
         if self._places.pop(place, place) is None:
             freed = place.flow.frees(place)
             del place.flow.places[place]
-            if freed:
+            if freed and self.room:
                 self._relimit(place.flow)
+            elif freed:
+                place.flow.stale = True
             if self.kept_bytes > self._kept_for_replay:
                 self._trim()
 

@@ -18,20 +18,27 @@ def add(flow: Flow, capacity: int, nbytes: int) -> Place:
     return place
 
 
+def brute(flow: Flow) -> tuple[int, int]:
+    """The limits, by a look at all places."""
+    return (
+        min((one.events + one.capacity for one in flow.places), default=UNLIMITED),
+        min((one.nbytes + one.window_bytes for one in flow.places), default=UNLIMITED),
+    )
+
+
+@pytest.mark.parametrize("at_once", [True, False])
 @given(st.lists(windows | moves | st.integers(0, 9), max_size=80))
-def test_limits_are_those_of_the_slowest_place_whoever_comes_moves_and_goes(
-    steps: list[tuple[int, ...] | int],
+def test_room_is_that_of_the_slowest_place_whoever_comes_moves_and_goes(
+    at_once: bool, steps: list[tuple[int, ...] | int]
 ) -> None:
     flow = Flow()
     for step in steps:
-        places = list(flow.places)
+        places, freed = list(flow.places), False
         if isinstance(step, int):
             if places:
                 place = places[step % len(places)]
                 freed = flow.frees(place)
                 del flow.places[place]
-                if freed:
-                    flow.relimit()
         elif len(step) == 2:
             add(flow, *step)
         elif places:
@@ -40,11 +47,21 @@ def test_limits_are_those_of_the_slowest_place_whoever_comes_moves_and_goes(
             freed = flow.frees(place)
             place.events += events
             place.nbytes += nbytes
-            if freed:
-                flow.relimit()
-        room = [(one.events + one.capacity, one.nbytes + one.window_bytes) for one in flow.places]
-        assert flow.limit_events == min((events for events, _ in room), default=UNLIMITED)
-        assert flow.limit_bytes == min((nbytes for _, nbytes in room), default=UNLIMITED)
+        if freed:
+            flow.stale = True
+        if freed and at_once:
+            flow.relimit()
+        limits = brute(flow)
+        if at_once:
+            assert (flow.limit_events, flow.limit_bytes) == limits
+        assert flow.limit_events <= limits[0]
+        assert flow.limit_bytes <= limits[1]
+        # A publisher goes on where there is room, and only there.
+        room = flow.events < limits[0] and flow.nbytes < limits[1]
+        assert flow.has_room is room
+        if room:
+            flow.events += 1
+            flow.nbytes += 50
 
 
 @pytest.mark.parametrize("readers", [1, 2, 50])
