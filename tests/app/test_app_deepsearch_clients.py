@@ -49,7 +49,11 @@ def site(origin: Origin) -> Iterator[SearchSite]:
 
 @pytest.fixture(scope="module")
 def server(site: SearchSite) -> Iterator[ServerProcess]:
-    settings = {**site.settings(), "EVENTMESH_SEARCH__FIRST_DELAY_SECONDS": "1ms"}
+    settings = {
+        **site.settings(),
+        "EVENTMESH_SEARCH__FIRST_DELAY_SECONDS": "1ms",
+        "EVENTMESH_SEARCH__MAX_RETRY_AFTER_SECONDS": "0.5s",  # longer, and the client has to wait
+    }
     with open_server("native", settings) as process:
         yield process
 
@@ -118,7 +122,7 @@ async def test_a_client_that_may_try_again_is_served_when_the_provider_is_back(
     with trio.fail_after(20):
         async with (
             open_client(server.base_url, limits=ClientLimits(backoff_seconds=0.01)) as client,
-            client.deepsearch("busy 6 client", protocol="ndjson") as stream,
+            client.deepsearch("busy 1 client", protocol="ndjson") as stream,
         ):
             events = [event async for event in stream]
     assert [type(event) for event in events].count(SearchResult) == PAGES
