@@ -30,6 +30,7 @@ CRAWLS: Final = 200
 AT_ONCE: Final = 4
 URLS: Final = 3
 KILLS: Final = 2
+STORE: Final = "documents.sqlite"
 STORED_SECONDS: Final = 0.6
 """A document whose result was sent so long before the kill must have reached the file."""
 
@@ -117,7 +118,7 @@ def test_a_server_killed_during_two_hundred_crawls_serves_after_its_restart_what
     origin: Origin, tmp_path: Path
 ) -> None:
     storm = Storm(origin)
-    path = tmp_path / "documents.sqlite"
+    path = tmp_path / STORE
     stored: list[str] = []
     said: list[str] = []
     killed = 0.0
@@ -203,22 +204,38 @@ RUINS: Final[dict[str, Callable[[Path], None]]] = {
 }
 
 
-def fill(origin: Origin, path: Path) -> list[str]:
+@attrs.frozen
+class Filled:
     """A store with some documents, whose server has ended in order."""
+
+    folder: Path
+    urls: list[str]
+
+    def copy_to(self, path: Path) -> list[str]:
+        """Put all its files there, for one test to ruin; the URLs of its documents."""
+        for file in self.folder.iterdir():
+            assert file.name.startswith(STORE)
+            shutil.copyfile(file, path.with_name(file.name.replace(STORE, path.name, 1)))
+        return self.urls
+
+
+@pytest.fixture(scope="module")
+def filled(origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Filled:
+    path = tmp_path_factory.mktemp("filled") / STORE
     urls = origin.pages(40, first=1000)
     with open_server("native", store_at(path)) as server:
         crawl(server, urls)
     assert path.stat().st_size > 20_000
-    return urls
+    return Filled(path.parent, urls)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", RUINS)
 def test_a_ruined_store_is_reported_and_crawling_goes_on(
-    origin: Origin, tmp_path: Path, how: str
+    origin: Origin, filled: Filled, tmp_path: Path, how: str
 ) -> None:
-    path = tmp_path / "documents.sqlite"
-    urls = fill(origin, path)
+    path = tmp_path / STORE
+    urls = filled.copy_to(path)
     RUINS[how](path)
     with open_server("native", store_at(path)) as server:
         hits = Counter(result["from_cache"] for result in crawl(server, urls))
@@ -243,10 +260,10 @@ def test_a_ruined_store_is_reported_and_crawling_goes_on(
 
 @pytest.mark.slow
 def test_a_store_that_is_ruined_under_a_running_server_costs_no_crawl(
-    origin: Origin, tmp_path: Path
+    origin: Origin, filled: Filled, tmp_path: Path
 ) -> None:
-    path = tmp_path / "documents.sqlite"
-    urls = fill(origin, path)
+    path = tmp_path / STORE
+    urls = filled.copy_to(path)
     with open_server("native", store_at(path)) as server:
         assert all(result["from_cache"] for result in crawl(server, urls[:10]))
         with path.open("r+b") as file:  # as a disk would: in place
@@ -276,12 +293,12 @@ def without_override(command: Sequence[str]) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["file", "folder"])
 def test_a_store_that_may_not_be_written_is_reported_and_crawling_goes_on(
-    origin: Origin, tmp_path: Path, what: str
+    origin: Origin, filled: Filled, tmp_path: Path, what: str
 ) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
-    path = folder / "documents.sqlite"
-    urls = fill(origin, path)
+    path = folder / STORE
+    urls = filled.copy_to(path)
     for entry in folder.iterdir():
         entry.chmod(0o444)
     if what == "folder":
@@ -316,7 +333,7 @@ def test_a_disk_that_is_full_is_reported_and_crawling_goes_on(
         pytest.skip("a small disk needs a mount namespace: run as root, with unshare")
     folder = tmp_path / "small"
     folder.mkdir()
-    path = folder / "documents.sqlite"
+    path = folder / STORE
     command = [unshare, "--mount", "sh", "-c", FULL, str(folder), *command_of("native")]
     with open_server("native", store_at(path), command=command) as server:
         # Text that no compression makes small.
