@@ -17,7 +17,7 @@ from eventmesh_trio.pipeline.extract.page.walk import Walk
 
 __all__ = ["Block", "Mark", "Node", "Outline", "outline"]
 
-_FRAME_LIMIT: Final = 0.3
+_FRAME_LIMIT: Final = 0.4
 """Of a page's characters: from there on a navigation or footer may be what the page is about."""
 
 
