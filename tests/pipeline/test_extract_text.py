@@ -48,6 +48,29 @@ def test_white_space_is_what_a_browser_shows(markup: str, expected: str) -> None
     assert text(markup) == expected
 
 
+@pytest.mark.parametrize(
+    ("markup", "expected"),
+    [
+        ('so anyway<sup><a href="#fn1">1</a></sup> it went', "so anyway it went"),
+        ('so anyway<a href="#fn1"><sup>1, 2</sup></a>; it<br>went', "so anyway; it\nwent"),
+        ('it went<sup><a href="#a">12</a></sup><sup><a href="#b">13</a></sup>.', "it went."),
+        ("x<sup>2</sup>, <a href=#top>up</a>", "x2, up"),  # no link
+        ("x<sup><a href=/power>2</a></sup>", "x2"),  # not to a note
+        ('went<sup>[<a href="#n">3</a>]</sup>', "went[3]"),  # told from the word
+        ('the n<sup><a href="#th">th</a></sup> time', "the nth time"),  # no number
+        ('went<sup>on <a href="#n">3</a>', "wenton 3"),  # never closed
+    ],
+)
+def test_the_raised_number_of_a_note_is_no_part_of_the_word_before_it(
+    markup: str, expected: str
+) -> None:
+    assert text(f"<p>{markup}</p>") == expected
+
+
+def test_a_paragraph_of_nothing_but_a_reference_leaves_no_line() -> None:
+    assert text('<p>a</p><p><sup><a href="#n">3</a></sup></p><p>b</p>') == "a\n\nb"
+
+
 @given(
     st.lists(
         st.tuples(

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from eventmesh_trio.pipeline.extract.page.outline import Block, Outline
+from eventmesh_trio.pipeline.extract.page.outline import Block, Mark, Outline
 
 __all__ = ["as_markup", "clean", "cut", "plain_text"]
 
@@ -19,6 +19,9 @@ all the same."""
 MAX_HTML_BYTES: Final = 2 * MAX_TEXT_BYTES
 """Likewise of a page that is asked for as it is, which has neither text nor Markdown."""
 
+_SUP: Final = ("sup", "", "")
+_BREAK: Final = "\x1f"  # stands for a line break while white space is collapsed
+_REFERENCE: Final = re.compile(r"\s*\d{1,3}(?:\s*,\s*\d{1,3})*\s*")
 _CELLS: Final = frozenset(("td", "th"))
 
 _INVISIBLE: Final = re.compile(
@@ -69,7 +72,10 @@ def plain_text(page: Outline, kept: list[int]) -> str:
     last_index = -1
     for index in kept:
         block = page.blocks[index]
-        if not block.text:
+        text = block.text
+        if block.links and _SUP in block.parts and block.tag != "pre":
+            text = _without_references(block.parts)
+        if not text:
             continue
         if last is not None:
             if block.tag == "p" or last.tag == "p":
@@ -84,9 +90,40 @@ def plain_text(page: Outline, kept: list[int]) -> str:
                 pieces.append("\t")
             else:
                 pieces.append("\n")
-        pieces.append(block.text)
+        pieces.append(text)
         last, last_index = block, index
     return clean("".join(pieces))
+
+
+def _without_references(parts: list[str | Mark]) -> str:
+    """A block's text without raised numbers that lead to notes: they are no part of a word.
+
+    A number in brackets is told from the word before it, and stays.
+    """
+    words: list[str] = []
+    raised: list[str] | None = None  # since the last ``sup`` began
+    is_link = in_link = False
+    for part in parts:
+        if isinstance(part, str):
+            (words if raised is None else raised).append(part)
+            continue
+        name = part[0]
+        if name == "a":
+            in_link = "#" in part[1]
+            is_link = is_link or in_link
+        elif name == "/a":
+            in_link = False
+        elif name == "br":
+            (words if raised is None else raised).append(_BREAK)
+        elif name == "sup" and raised is None:
+            raised, is_link = [], in_link
+        elif name == "/sup" and raised is not None:
+            text = "".join(raised)
+            if not is_link or _REFERENCE.fullmatch(text) is None:
+                words.append(text)
+            raised = None
+    lines = [" ".join(line.split()) for line in "".join([*words, *(raised or ())]).split(_BREAK)]
+    return "\n".join([line for line in lines if line])
 
 
 def cut(text: str, limit: int | None, max_bytes: int = MAX_TEXT_BYTES) -> tuple[str, bool]:
