@@ -147,9 +147,8 @@ def measured(roots: Sequence[int], crawl: Callable[[], Callable[[], tuple[int, i
         seconds = time.perf_counter() - began
         after = cpu_seconds(roots)
     pages, cached = count()
-    # A child that has ended meanwhile is in its parent's figure: the sums lose nothing.
-    total = sum(after.values()) - sum(before.values())
-    return Crawl(pages, seconds, total, after[roots[0]] - before[roots[0]], peak, cached)
+    total, first = (later - earlier for later, earlier in zip(after, before, strict=True))
+    return Crawl(pages, seconds, total, first, peak, cached)
 
 
 def run_peer(

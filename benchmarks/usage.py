@@ -59,11 +59,16 @@ def tree_of(roots: Sequence[int], parents: dict[int, int]) -> list[int]:
     return tree
 
 
-def cpu_seconds(roots: Sequence[int]) -> dict[int, float]:
-    """Processor seconds so far of each process of the trees, its ended children's included."""
+def cpu_seconds(roots: Sequence[int]) -> tuple[float, float]:
+    """Processor seconds so far: of the whole trees with all that have ended, and the first root's.
+
+    What a child took is its parent's from when that has waited for it: the sum loses nothing when a
+    worker is replaced.
+    """
     stats = _stats()
     tree = tree_of(roots, {pid: stat.parent for pid, stat in stats.items()})
-    return {pid: (stats[pid].own_ticks + stats[pid].children_ticks) / _TICKS for pid in tree}
+    ticks = sum(stats[pid].own_ticks + stats[pid].children_ticks for pid in tree)
+    return ticks / _TICKS, stats[roots[0]].own_ticks / _TICKS
 
 
 @attrs.define(eq=False)

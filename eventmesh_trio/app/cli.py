@@ -104,7 +104,11 @@ def serve(
     2 on wrong usage, 130 or 143 when a second signal cut them at once.
     """
     from eventmesh_trio.app.observability import configure_logging
-    from eventmesh_trio.app.process import allow_descriptors, collect_less_often
+    from eventmesh_trio.app.process import (
+        allow_descriptors,
+        collect_less_often,
+        keep_little_free,
+    )
     from eventmesh_trio.app.server import serve as run_server
 
     flags: dict[str, Any] = {
@@ -119,6 +123,7 @@ def serve(
     ssl_context = _tls(tls_certificate, tls_key)
     allow_descriptors()
     collect_less_often()
+    keep_little_free()
     try:
         code = trio.run(partial(run_server, config, ssl_context=ssl_context))
     except* (EventMeshError, OSError) as group:
