@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.helpers.programs import CHECKOUT
+
 _GROWTH = """
 import sys, threading
 
@@ -27,7 +29,11 @@ print(mapped_mib() - before)
 
 def growth_mib(*arguments: str) -> float:
     done = subprocess.run(
-        [sys.executable, "-c", _GROWTH, *arguments], capture_output=True, text=True, check=True
+        [sys.executable, "-c", _GROWTH, *arguments],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return float(done.stdout)
 
