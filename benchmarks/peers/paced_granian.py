@@ -15,11 +15,14 @@ async def app(scope: Any, protocol: Any) -> None:
         return
     asked = orjson.loads(await protocol())
     stream = protocol.response_stream(200, [("content-type", "application/x-ndjson")])
-    await stream.send_bytes(opening(asked) + b"\n")
-    for index in range(asked["n"]):
-        while (seconds := seconds_left(index, asked)) > 0:
-            await asyncio.sleep(seconds)
-        await stream.send_bytes(paced(index, asked) + b"\n")
+    try:
+        await stream.send_bytes(opening(asked) + b"\n")
+        for index in range(asked["n"]):
+            while (seconds := seconds_left(index, asked)) > 0:
+                await asyncio.sleep(seconds)
+            await stream.send_bytes(paced(index, asked) + b"\n")
+    except ProtocolClosed:
+        pass  # the reader has seen enough
 
 
 async def websocket(protocol: Any) -> None:
