@@ -13,31 +13,52 @@ NODE_MODULES = ROOT / "benchmarks" / "node_modules"
 NODE_PACKAGES = ("ws",)
 
 
-def requirements(file: str = "requirements.txt") -> list[str]:
-    """What is to be installed, as pip takes it."""
-    text = (ROOT / "benchmarks" / file).read_text("utf-8")
+def packages(requirements: str = "requirements.txt") -> list[str]:
+    """What a file of this folder wants to be installed, as pip takes it."""
+    text = (ROOT / "benchmarks" / requirements).read_text("utf-8")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def install(environment: Path = ENVIRONMENT, file: str = "requirements.txt") -> str:
-    """Install what a file names where that was not done yet; returns the interpreter."""
+def environments() -> dict[Path, str]:
+    """Every environment there may be, and the file that says what is in it.
+
+    ``requirements-NAME.txt`` is for ``.venv-NAME``: what cannot or need not be beside the others.
+    """
+    files = sorted(path.name for path in (ROOT / "benchmarks").glob("requirements*.txt"))
+    return {
+        ENVIRONMENT.with_name(f".venv{name.removeprefix('requirements')[:-4]}"): name
+        for name in files
+    }
+
+
+def install(environment: Path = ENVIRONMENT, requirements: str = "requirements.txt") -> str:
+    """Install what a file names as far as that was not done yet; returns the interpreter.
+
+    A package that cannot be installed, as when there is no wheel for this Python, is tried again
+    the next time and costs the others nothing.
+    """
     python = str(environment / "bin" / "python")
-    wanted = "\n".join(requirements(file))
     mark = environment / "installed.txt"
-    if mark.is_file() and mark.read_text() == wanted:
+    done = mark.read_text("utf-8").splitlines() if mark.is_file() else []
+    wanted = [name for name in packages(requirements) if name not in done]
+    if not wanted:
         return python
-    print(f"installing the peers into {environment} ...", file=sys.stderr)
-    shutil.rmtree(environment, ignore_errors=True)
-    venv.create(environment, with_pip=True)
-    # pip first: the one that Python brings along may not know how a peer writes its requirements.
-    # The rest one by one: a package that has no wheel here must not cost us the others.
-    done = [
-        subprocess.run([python, "-m", "pip", "install", "-q", "-U", name], check=False).returncode
-        for name in ("pip", *requirements(file))
-    ]
-    if not any(done):
-        mark.write_text(wanted)
+    print(f"installing {', '.join(wanted)} into {environment} ...", file=sys.stderr)
+    if not done:
+        shutil.rmtree(environment, ignore_errors=True)  # one that was left half-made
+        venv.create(environment, with_pip=True)
+        # The pip that Python brings along may not know how a peer writes its requirements.
+        wanted = ["pip", *wanted]
+    for name in wanted:
+        if _pip_install(python, name):
+            done.append(name)
+            mark.write_text("\n".join(done) + "\n", "utf-8")
     return python
+
+
+def _pip_install(python: str, name: str) -> bool:
+    command = [python, "-m", "pip", "install", "-q", "-U", name]
+    return subprocess.run(command, check=False).returncode == 0
 
 
 def install_node() -> str | None:

@@ -10,14 +10,14 @@ from pathlib import Path
 import attrs
 
 import eventmesh_trio
-from benchmarks.environment import ENVIRONMENT, NODE_MODULES, requirements
+from benchmarks.environment import NODE_MODULES, environments, packages
 
 __all__ = ["Machine", "describe"]
 
 GIB = 1 << 30
 _VERSIONS = """
-import importlib.metadata, json, platform, sys
-found = {"Python": platform.python_version()}
+import importlib.metadata, json, sys
+found = {}
 for name in sys.argv[1:]:
     try:
         found[name] = importlib.metadata.version(name)
@@ -61,16 +61,16 @@ def _cpu_model() -> str:
 
 
 def _peers() -> dict[str, str]:
-    """The versions of the required packages that the peers' environment has."""
-    python = ENVIRONMENT / "bin" / "python"
-    if not python.is_file():
-        return {}
-    names = [name.partition("[")[0] for name in requirements()]
-    done = subprocess.run(
-        [str(python), "-c", _VERSIONS, *names], capture_output=True, text=True, check=True
-    )
-    found: dict[str, str] = json.loads(done.stdout)
-    return {name: found[name] for name in sorted(found) if name != "Python"}
+    """The versions of the required packages that the peers' environments have."""
+    found: dict[str, str] = {}
+    for environment, requirements in environments().items():
+        python = environment / "bin" / "python"
+        if python.is_file():
+            names = [name.partition("[")[0] for name in packages(requirements)]
+            command = [str(python), "-c", _VERSIONS, *names]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found |= json.loads(done.stdout)
+    return {name: found[name] for name in sorted(found)}
 
 
 def _node() -> dict[str, str]:
