@@ -93,7 +93,7 @@ def _granian(python: str, port: int) -> list[str]:
     return [
         *(python, "-m", "granian", "benchmarks.peers.granian_app:app", "--port", str(port)),
         *("--interface", "rsgi", "--loop", "uvloop", "--http", "1", "--log-level", "warning"),
-        *("--runtime-mode", "st"),  # all threads are on one core here; st was as fast or faster
+        *("--runtime-mode", "st"),  # all threads are on one core here: both modes are as fast
     ]
 
 
