@@ -68,6 +68,8 @@ opens it again."""
 _BLOCK: Final = re.compile(
     rb"<(?!(?:[abisuABISU]|(?i:em|tt|big|code|font|small|span|strike|strong|sub|sup))[\s/>])[a-zA-Z]"
 )
+_WRITTEN_BLOCK: Final = re.compile(_BLOCK.pattern + rb"[^<>]*+>[^<]")
+"""One with words right behind its tag."""
 _LONG_TAG: Final = re.compile(
     # An attribute with its value, or 16 characters of names without one, 64 times. Atomic: what
     # is not a long tag must not be read in other ways.
@@ -101,16 +103,22 @@ def parse(markup: str | bytes) -> LexborHTMLParser:
 def parse_page(markup: bytes) -> Parsed:
     """Parse UTF-8 up to its last tag that is read, after `guard`. Never raises; b"" gives an empty
     tree."""
-    size = len(markup)
     tags = markup.count(b"<")
-    read = min(tags, MAX_TAGS)
-    guarded = guard(_first_tags(markup, read) if tags > read else markup, read)
-    if read > _ALWAYS_READ:
-        most = max(_ALWAYS_READ, size // _BYTES_PER_BLOCK)
-        beyond = next(islice(_BLOCK.finditer(guarded), most, None), None)
-        if beyond is not None:
-            return Parsed(_parsed(guarded[: beyond.start()]), True)
-    return Parsed(_parsed(guarded), tags > read)
+    most = max(_ALWAYS_READ, len(markup) // _BYTES_PER_BLOCK)
+    read = _first_tags(markup, MAX_TAGS) if tags > MAX_TAGS else markup
+    if tags <= _ALWAYS_READ:
+        return Parsed(_parsed(guard(read, tags)), False)
+    # Of what is full of words the guard need not see more than is kept.
+    read = _up_to(read, _WRITTEN_BLOCK, most)
+    guarded = guard(read)
+    kept = _up_to(guarded, _BLOCK, most)
+    return Parsed(_parsed(kept), len(read) < len(markup) or len(kept) < len(guarded))
+
+
+def _up_to(markup: bytes, pattern: re.Pattern[bytes], most: int) -> bytes:
+    """Markup up to where a pattern is found once more than ``most`` times."""
+    beyond = next(islice(pattern.finditer(markup), most, None), None)
+    return markup if beyond is None else markup[: beyond.start()]
 
 
 def _parsed(markup: bytes) -> LexborHTMLParser:
