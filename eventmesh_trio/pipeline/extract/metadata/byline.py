@@ -90,6 +90,7 @@ def read_byline(tree: LexborHTMLParser, *, day_first: bool | None) -> Byline:
     """
     names: dict[int, str] = {}  # by rank
     dates: dict[bool, str] = {}  # by whether it is of the article
+    places: dict[int, bool | None] = {}
     modified: str | None = None
     left = MAX_READ_CHARS
     for element in islice(distinct(tree.css(_QUERY)), MAX_ELEMENTS):
@@ -101,7 +102,7 @@ def read_byline(tree: LexborHTMLParser, *, day_first: bool | None) -> Byline:
         is_name = rank is not None and rank not in names
         is_date = classes.is_date or element.tag == "time"
         is_date = is_date and (True not in dates or modified is None)
-        if not (is_name or is_date) or (place := _place(element)) is None:
+        if not (is_name or is_date) or (place := _place(element, places)) is None:
             continue
         whole = element.text(separator=" ")
         text = tidy(whole)
@@ -156,24 +157,37 @@ def _read_classes(value: str) -> _Classes:
     )
 
 
-def _place(element: LexborNode) -> bool | None:
-    """Whether an element is within what the page is about; None if it is of something beside it."""
+def _place(element: LexborNode, known: dict[int, bool | None]) -> bool | None:
+    """Whether an element is within what the page is about; None if it is of something beside it.
+
+    ``known`` remembers that of all that was climbed, by identity: elements have most of what is
+    around them in common.
+    """
+    climbed: list[tuple[int, bool]] = []
     node: LexborNode | None = element
-    central = False
+    place: bool | None = False
     for _ in range(_MAX_CLIMB):
         if node is None:
+            break
+        identity = node.mem_id
+        if identity in known:
+            place = known[identity]
             break
         tag = node.tag
         if tag in ("body", "html"):
             break
-        if tag in _BESIDE:
-            return None
         attributes = node.attributes
-        if attributes and _is_amid(attributes.get("class") or "", attributes.get("id") or ""):
-            return None
-        central = central or tag in _CENTRAL
+        climbed.append((identity, tag in _CENTRAL))
+        if tag in _BESIDE or (
+            attributes and _is_amid(attributes.get("class") or "", attributes.get("id") or "")
+        ):
+            place = None
+            break
         node = node.parent
-    return central
+    for identity, is_central in reversed(climbed):
+        place = None if place is None else place or is_central
+        known[identity] = place
+    return place
 
 
 # The elements around one date are those around the next, mostly.

@@ -83,7 +83,8 @@ def select(page: Outline, kind: str = "article") -> Selection:
     prose = [0.0, *accumulate(weights)]
     first = _pass(page, weights, prose, lenient=False, comments=forum, article=article)
     chars = _chars(page, first.kept)
-    if not forum and chars < _THIN_CHARS:
+    # Without comments it would be the same pass once more.
+    if not forum and chars < _THIN_CHARS and any(n.cues & COMMENTS for n in page.nodes):
         other = _pass(page, weights, prose, lenient=False, comments=True, article=article)
         if _chars(page, other.kept) > _COMMENTS_FACTOR * chars:
             first, chars = other, _chars(page, other.kept)
