@@ -28,6 +28,10 @@ _CLOSE_SECONDS: Final = 1.0
 _LEAST_EXPIRY_SECONDS: Final = 0.1  # between two looks for what has expired
 
 
+class _HTTP11Connection(httpcore2.AsyncHTTP11Connection):
+    READ_NUM_BYTES = 256 * 1024  # of a body: large pages come in fewer reads than by 64 KiB
+
+
 class StaleConnection(Exception):
     """A kept connection failed before the first byte of the response: the origin had closed it."""
 
@@ -182,7 +186,7 @@ class _Connection(httpcore2.AsyncConnectionInterface):
             from eventmesh_trio.pipeline.fetching.http2 import HTTP2Connection  # noqa: PLC0415
 
             return HTTP2Connection(self._origin, stream, self._limits, self._turn)
-        return httpcore2.AsyncHTTP11Connection(
+        return _HTTP11Connection(
             self._origin, stream, keepalive_expiry=self._limits.keep_alive_seconds
         )
 

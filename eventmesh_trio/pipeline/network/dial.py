@@ -46,7 +46,6 @@ Targets: TypeAlias = tuple[IPAddress | str, ...]
 # A head is read in small pieces: however many interim responses or fields a piece holds, parsing it
 # takes a few milliseconds, and other tasks run before the next.
 _HEAD_READ_BYTES = 4096
-_BODY_READ_BYTES = 256 * 1024
 _LOST = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -248,8 +247,7 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
         room = self._max_rest_bytes - self._rest_bytes
         try:
             with trio.move_on_after(limit):
-                # More than was asked for: large pages come in half of the reads.
-                data = bytes(await self._stream.receive_some(min(_BODY_READ_BYTES, room + 1)))
+                data = bytes(await self._stream.receive_some(min(max_bytes, room + 1)))
                 self._rest_bytes += len(data)
                 if len(data) > room:
                     raise TooLarge(
