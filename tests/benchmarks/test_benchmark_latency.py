@@ -9,18 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.contestants import serving
-from benchmarks.latency import (
-    MODES,
-    OURS,
-    SHARED,
-    Measure,
-    PacedReader,
-    demands,
-    first_bytes,
-    read_all,
-)
+from benchmarks.first_bytes import first_bytes
+from benchmarks.latency import MODES, SHARED, Measure, demands
 from benchmarks.outcome import Case, Figure
 from benchmarks.pace import Pace
+from benchmarks.paced_contestants import OURS
+from benchmarks.paced_readers import PacedReader, read_all
 
 
 @pytest.fixture
