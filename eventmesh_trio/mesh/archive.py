@@ -29,7 +29,7 @@ _LEAST_SWELLING: Final = 0.5
 
 def weigh(event: Event) -> int:
     """Estimate the bytes of an event by the lengths of its main texts; O(1)."""
-    if type(event) is Result:
+    if isinstance(event, Result):
         page = event.result
         if page is UNSET or page.document is None:
             return _BASE_WEIGHT
