@@ -8,6 +8,7 @@ from mesh_support import LineEncoder, result_event
 from eventmesh_trio.mesh.archive import weigh
 from eventmesh_trio.mesh.flow import Track
 from eventmesh_trio.mesh.log import EventLog
+from eventmesh_trio.wire.encoders import HTTPEncoder
 
 KIB = 1 << 10
 ENCODER = LineEncoder("lines")
@@ -78,7 +79,7 @@ def test_forms_that_take_a_log_over_a_step_are_charged_with_the_next_event():
     for index in range(25):
         log.append(track, result_event("a", index, 26))
     assert log.budget.used == 0  # less than a step
-    log.encoded(ENCODER, 1, 25, 1 << 30)
+    log.encoded(HTTPEncoder("ndjson"), 1, 25, 1 << 30)
     assert log.kept_bytes > 32 * KIB
     log.append(track, result_event("a", 25, 26))
     assert log.budget.used == log.kept_bytes
