@@ -127,6 +127,17 @@ async def test_processes_start_with_the_first_page_or_beforehand_if_asked() -> N
         assert len(children() - before) == 2
 
 
+async def test_no_page_waits_for_a_process_to_start_while_another_idles() -> None:
+    async with open_extractor(WorkerLimits(workers=3)) as pool:
+        for number in range(6):
+            assert f"Page {number}." in await read(pool, f"Page {number}.")
+        assert pool.statistics().workers_started == 1
+        async with trio.open_nursery() as nursery:
+            for number in range(3):
+                nursery.start_soon(read, pool, f"Page {number}.")
+        assert pool.statistics().workers_started == 3
+
+
 @pytest.mark.slow
 async def test_nothing_is_left_when_the_pool_closes() -> None:
     async with open_extractor(ONE) as pool:  # what trio opens once and keeps is open from here on

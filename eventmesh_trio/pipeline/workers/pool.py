@@ -81,7 +81,9 @@ class WorkerPool:
         self._ids = count(1)
         self._waiting: Rounds[_Ticket] = Rounds()
         self._room = Slots(limits.queue_pages)
-        self._idle = trio.lowlevel.ParkingLot()  # slots without a page
+        # Slots without a page: those whose process runs, and those that would start one first.
+        self._idle = trio.lowlevel.ParkingLot()
+        self._asleep = trio.lowlevel.ParkingLot()
         self._closed = False
         self._alive = 0
         self._started = 0
@@ -131,7 +133,8 @@ class WorkerPool:
             self._room.release()
             raise trio.ClosedResourceError("the extractor is closed")
         self._waiting.add(run, ticket)
-        self._idle.unpark()
+        # Not who has waited longest: while a process idles, no page waits for another to start.
+        (self._idle or self._asleep).unpark()
         try:
             await ticket.done.wait()
         except trio.Cancelled:
@@ -155,7 +158,7 @@ class WorkerPool:
                 if ticket is not None and ticket.is_abandoned():
                     ticket = None  # between two attempts
                 if ticket is None and not prewarm:
-                    ticket = await self._next_ticket()
+                    ticket = await self._next_ticket(self._asleep)
                 prewarm = False
                 try:
                     process = await start_process(self._limits)
@@ -174,7 +177,7 @@ class WorkerPool:
                     async with running(process, self._limits) as worker:
                         while worker.jobs < self._limits.jobs_per_worker:
                             if ticket is None:
-                                ticket = await self._next_ticket()
+                                ticket = await self._next_ticket(self._idle)
                             if worker.jobs and process.poll() is not None:
                                 break  # it died while idle, which is not the page's fault
                             usable = await self._serve(worker, ticket)
@@ -188,10 +191,10 @@ class WorkerPool:
             if ticket is not None:
                 ticket.settle(trio.ClosedResourceError("the extractor was closed"))
 
-    async def _next_ticket(self) -> _Ticket:
+    async def _next_ticket(self, lot: trio.lowlevel.ParkingLot) -> _Ticket:
         await trio.lowlevel.checkpoint()
         while not self._waiting:
-            await self._idle.park()
+            await lot.park()
         self._room.release()
         return self._waiting.take()
 
