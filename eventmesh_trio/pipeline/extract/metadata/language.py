@@ -63,18 +63,21 @@ def normalise(tag: str | None) -> str | None:
 def detect(text: str) -> str | None:
     """The language of a text of at least a few sentences, when one stands out; else None."""
     sample = text[:_SAMPLE_CHARS]
-    letters = sum(character.isalpha() for character in sample)
+    letters = sum(map(str.isalpha, sample))
     if letters < 40:
         return None
-    for pattern, language, share in _SCRIPTS:
+    for pattern, language, share in () if sample.isascii() else _SCRIPTS:
         if len(pattern.findall(sample)) >= share * letters:
             return language
-    words = Counter(word.lower() for word in _WORD.findall(sample))
+    words = Counter(map(str.lower, _WORD.findall(sample)))
     total = sum(words.values())
     if total < _MIN_WORDS:
         return None
     scores = sorted(
-        ((sum(words[word] for word in stop), language) for language, stop in _SETS.items()),
+        (
+            (sum([words[word] for word in stop if word in words]), language)
+            for language, stop in _SETS.items()
+        ),
         reverse=True,
     )
     (best, language), (second, _) = scores[:2]
