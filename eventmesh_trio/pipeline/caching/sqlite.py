@@ -14,6 +14,7 @@ store until the next start.
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
 from pathlib import Path
 from time import time
 from typing import Final, Generic, TypeVar
@@ -48,8 +49,9 @@ _BATCH_ENTRIES: Final = 64  # a batch keeps other processes from writing: some t
 _MAX_USED: Final = 4096  # keys whose use waits to be written; a few more do not matter
 _NOTE_USE_SECONDS: Final = 5.0  # how long a use may wait to be written
 _GATHER_SECONDS: Final = 0.2
-"""How long a change waits for others to be written with: a transaction costs as much as writing two
-documents. With twenty of them to one, writing takes half of the time."""
+"""From one transaction to the next, for changes to gather in: one costs as much as the writing of
+two documents. With twenty of them to one, writing takes half of the time. What comes after a rest
+is written at once."""
 _CLOSE_SECONDS: Final = 5.0  # what waits at the end has this long to be written
 _GONE: Final = "the store is closed"
 
@@ -124,6 +126,7 @@ class SQLiteStore:
         self._pending_bytes = 0
         self._batch_bytes = min(_BATCH_BYTES, limits.store_bytes // 32)
         self._wanted = trio.Event()
+        self._wrote_at = -inf  # when the last transaction ended, by trio's clock
         self._urgent = trio.Event()  # what waits is written without waiting for more
         self._progress = trio.lowlevel.ParkingLot()
         self._closed = False
@@ -256,7 +259,7 @@ class SQLiteStore:
                     await self._wanted.wait()
                 self._wanted = trio.Event()
                 while self._pending or self._used or self._broken is not None:
-                    with trio.move_on_after(_GATHER_SECONDS):
+                    with trio.move_on_at(self._wrote_at + _GATHER_SECONDS):
                         await self._urgent.wait()
                     self._urgent = trio.Event()
                     await self._contained(self._write_batch)
@@ -304,6 +307,7 @@ class SQLiteStore:
         finally:
             self._pending_bytes -= nbytes
             self._writing = {}
+            self._wrote_at = trio.current_time()
             self._progress.unpark_all()
 
     def _note(self, written: Written | None) -> None:
