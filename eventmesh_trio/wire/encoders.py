@@ -55,7 +55,9 @@ StreamFraming = Literal["ndjson", "sse"]
 MessageFraming = Literal["frame", "message"]  # a whole server frame, or the bare text of one
 
 _FRAME_START: Final = frame_header(0xFFFF)  # of nearly every message; its length is put in later
-_FRAME_START_BYTES: Final = (126, 0xFFFF)
+_FRAME_START_BYTES: Final = 4
+_LEAST_FRAMED: Final = 126  # bytes, of messages with such a frame
+_MOST_FRAMED: Final = 0xFFFF
 _LENGTH: Final = Layout("!H")
 _DATA: Final = b"\ndata: "
 _KEEP_ALIVE: Final = encode_comment("keep-alive")
@@ -296,21 +298,22 @@ class EnvelopeEncoder(_MessageEncoder):
         whole = self.framing == "frame" and not self.style.window_bits and self.shape == "both"
         if not whole or OMITTED["envelope"] in set(map(type, events)):
             return super().encode_batch(events, room)
-        # Each into its frame: 1.3, not 2.7 us an event.
+        # Each into its frame: 1.5, not 2.7 us an event.
         buffer = bytearray()
-        taken = 0
+        taken = end = 0
         for event in events:
-            start = len(buffer)
             buffer += _FRAME_START
             encode_json_into(buffer, _enveloped(event))
-            nbytes = len(buffer) - start - len(_FRAME_START)
-            if nbytes > MAX_MESSAGE_BYTES:
-                return super().encode_batch(events, room)  # what is cut cannot be read back
-            if _FRAME_START_BYTES[0] <= nbytes <= _FRAME_START_BYTES[1]:
+            start, end = end, len(buffer)
+            nbytes = end - start - _FRAME_START_BYTES
+            if _LEAST_FRAMED <= nbytes <= _MOST_FRAMED:
                 _LENGTH.pack_into(buffer, start + 2, nbytes)
+            elif nbytes > MAX_MESSAGE_BYTES:
+                return super().encode_batch(events, room)  # what is cut cannot be read back
             else:
-                buffer[start : start + len(_FRAME_START)] = frame_header(nbytes)
-            if len(buffer) > room and taken:
+                buffer[start : start + _FRAME_START_BYTES] = frame_header(nbytes)
+                end = len(buffer)
+            if end > room and taken:
                 del buffer[start:]
                 break
             taken += 1
