@@ -79,6 +79,11 @@ def show(record: Record) -> None:
     sys.stdout.flush()
 
 
+def heed_termination() -> None:
+    """Let SIGTERM unwind like Ctrl-C: whoever ends us early must not leave servers behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+
+
 def positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -125,8 +130,7 @@ def report() -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parse_arguments(arguments)
-    # As Ctrl-C does: whoever ends us early must not leave servers behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    heed_termination()
     if parsed.report:
         return report()
     options = Options(quick=parsed.quick, rounds=parsed.rounds)

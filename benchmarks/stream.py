@@ -4,13 +4,14 @@ import argparse
 import os
 import statistics
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
 import attrs
 
-from benchmarks.command import alone
+from benchmarks.command import alone, heed_termination
 from benchmarks.contestants import (
     AIOHTTP,
     FRAMINGS,
@@ -201,8 +202,10 @@ def compare(options: Options, only: str = "") -> Outcome:
         for scenario in (one for one in scenarios(options) if only in one.name):
             # The tuned profile is of interest where the project promises something.
             some = [s for s in servers if s[0] is not TUNED or scenario.size == MEDIUM]
+            began = time.monotonic()
             cases[scenario.name] = run_scenario(some, scenario, missing, quick=options.quick)
-            print(f"{scenario.name} done", file=sys.stderr, flush=True)
+            taken = time.monotonic() - began
+            print(f"{scenario.name}: measured in {taken:.0f} s", file=sys.stderr, flush=True)
     return Outcome("stream", tuple(cases.values()), tuple(demands(cases)), missing)
 
 
@@ -215,6 +218,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int)
     asked = parser.parse_args()
+    heed_termination()
     outcome = compare(Options(quick=asked.quick, rounds=asked.rounds), asked.only)
     print(*map(case_text, outcome.cases), sep="\n\n")
     return 0 if outcome.cases else 2

@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -126,6 +127,26 @@ def test_a_server_is_ended_with_the_workers_it_has_started() -> None:
     while is_running(worker):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_benchmark_that_is_terminated_ends_its_servers() -> None:
+    program = (
+        "import time\n"
+        "from benchmarks.command import heed_termination\n"
+        "from benchmarks.contestants import BARE, serving\n"
+        "heed_termination()\n"
+        "with serving(BARE, None) as (_, pid):\n"
+        "    print(pid, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        server = int(driver.stdout.readline())
+        assert is_running(server)
+        driver.terminate()
+        assert driver.wait(10) == 128 + 15
+    assert not is_running(server)
 
 
 def test_the_bare_sockets_serve_what_they_were_asked_for() -> None:
