@@ -332,7 +332,7 @@ async def test_a_refusal_reaches_a_client_that_is_still_sending() -> None:
         async with trio.open_nursery() as nursery:
 
             async def upload() -> None:
-                with suppress(trio.BrokenResourceError):
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     await peer.send(
                         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n"
                     )
