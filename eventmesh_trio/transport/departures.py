@@ -9,9 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
 
+import structlog
 import trio
 
 __all__ = ["Departures", "Watcher", "open_departures", "until_returned"]
+
+logger = structlog.get_logger("eventmesh_trio.transport")
 
 _AT_ONCE: Final = 256
 """Peers that are looked at before other tasks have their turn."""
@@ -58,8 +61,13 @@ class Departures:
         # Not in the task itself, whose frame would keep the last one that it told.
         for descriptor, _ in self._epoll.poll(0, _AT_ONCE):
             watcher = self._watchers.get(descriptor)
-            if watcher is not None:
+            if watcher is None:
+                continue
+            try:
                 watcher.ready()
+            except Exception:  # one connection's fault, in the task of all
+                logger.exception("what came from a peer could not be read")
+                self.forget(descriptor, watcher)
 
 
 @asynccontextmanager

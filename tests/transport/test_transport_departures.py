@@ -9,6 +9,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+import structlog.testing
 import trio
 import trio.testing
 from transport_harness import LIMITS, HTTPPeer
@@ -316,3 +317,27 @@ async def test_the_scope_that_is_given_is_the_blocks_own() -> None:
     async with until_returned(trio.sleep_forever) as scope:
         scope.cancel()
         await trio.sleep_forever()
+
+
+class Faulty(Recording):
+    """One whose socket cannot be read as it should be."""
+
+    def ready(self) -> None:
+        raise ValueError("no such byte")
+
+
+async def test_a_fault_in_one_connection_is_not_felt_by_the_others() -> None:
+    ours, theirs = socket.socketpair()
+    other, others = socket.socketpair()
+    with structlog.testing.capture_logs() as logs:
+        async with open_departures() as departures:
+            assert departures is not None
+            with ours, theirs, other, others:
+                Faulty(departures, ours)
+                theirs.send(b"one")
+                await until(lambda: len(departures) == 0)
+                watcher = Recording(departures, other)
+                others.send(b"two")
+                await until(lambda: watcher.seen == [b"two"])
+                watcher.forget()
+    assert [entry["event"] for entry in logs] == ["what came from a peer could not be read"]
