@@ -33,7 +33,7 @@ ABOUT = """\
 Pages of 10 to 500 KB (the extraction corpus, under 2,000 distinct URLs) are served by an nginx on
 the same machine and crawled 16 at once: fetched, read to Markdown with metadata, and written out.
 Ours is ``eventmesh serve`` with its cache in a file, as it is started by default, asked over HTTP;
-``cached`` is the same crawl once more. The peers are processes that write their documents to a
+``cached`` is the same crawl once more, of pages that were modified a month ago. The peers are processes that write their documents to a
 file; each gets the URLs in two processes, one a core, and the slow ones fewer of them, of the same
 mix of sizes. ``trafilatura`` gives Markdown with links, images and metadata, ``resiliparse`` plain
 text (it knows no Markdown). Nobody asks for ``robots.txt``, waits between two requests or retries.

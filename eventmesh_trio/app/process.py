@@ -44,7 +44,7 @@ def collect_less_often() -> None:
 def keep_little_free() -> bool:
     """Have freed memory go back to the system; whether the C library can be told so.
 
-    A crawl of pages of 150 KB holds 119 MB, not 138: the store's threads had kept memory of their
+    A crawl of long documents holds 119 MB, not 138: the store's threads had kept memory of their
     own, and large blocks had raised the bound up to which glibc keeps what is freed.
     """
     if not sys.platform.startswith("linux"):
