@@ -33,15 +33,16 @@ ABOUT = """\
 Pages of 10 to 500 KB (the extraction corpus, under 2,000 distinct URLs) are served by an nginx on
 the same machine and crawled 16 at once: fetched, read to Markdown with metadata, and written out.
 Ours is ``eventmesh serve`` with its cache in a file, as it is started by default, asked over HTTP;
-``cached`` is the same crawl once more, of pages that were modified a month ago. The peers are processes that write their documents to a
-file; each gets the URLs in two processes, one a core, and the slow ones fewer of them, of the same
-mix of sizes. ``trafilatura`` gives Markdown with links, images and metadata, ``resiliparse`` plain
-text (it knows no Markdown). Nobody asks for ``robots.txt``, waits between two requests or retries.
-Starting and ending is in no figure. Processor time and memory are those of all processes of a
-crawler: seconds with the children's, and the proportional set size at its peak, looked at five
-times a second; of the peers' two processes it is the larger one's alone. How late the tasks of our
-server are is measured by a task in it that sleeps 5 ms, over and over, and by a program beside it
-that does nothing else.
+``cached`` is the same crawl once more, of pages that were modified a month ago. The peers are
+processes that write their documents to a file; each gets the URLs in two processes, one a core, and
+the slow ones fewer of them, of the same mix of sizes. ``trafilatura`` gives Markdown with links,
+images and metadata, ``resiliparse`` plain text (it knows no Markdown). Nobody asks for
+``robots.txt``, waits between two requests or retries. Starting and ending is in no figure.
+
+Processor time and memory are those of all processes of a crawler: seconds with the children's, and
+the proportional set size at its peak, looked at five times a second; of the peers' two processes it
+is the larger one's alone. How late the tasks of our server are is measured by a task in it that
+sleeps 5 ms, over and over, and by a program beside it that does nothing else.
 """
 OURS: Final = "eventmesh_trio"
 CACHED: Final = "eventmesh_trio, cached"
