@@ -156,7 +156,8 @@ def run_peer(
 ) -> Crawl:
     """Let a peer crawl, in so many processes that share the URLs; then look at what it wrote."""
     python = str(peer.environment / "bin" / "python")
-    command = [python, "-m", f"benchmarks.peers.{peer.module}", *peer.arguments]
+    at_once = -(-concurrency // processes)
+    command = [python, "-m", f"benchmarks.peers.{peer.module}", *peer.arguments, str(at_once)]
     outputs = [folder / f"output-{number}.jsonl" for number in range(processes)]
     with ExitStack() as stack:
         running = [stack.enter_context(spawned(command, folder)) for _ in range(processes)]
@@ -168,7 +169,7 @@ def run_peer(
             tasks.append(
                 {
                     "urls": str(share),
-                    "concurrency": -(-concurrency // processes),
+                    "concurrency": at_once,
                     "output": str(outputs[number]),
                 }
             )

@@ -1,6 +1,7 @@
 """Scrapy, with an item pipeline that reads pages.
 
-``python -m benchmarks.peers.crawl_scrapy READER``, one of `benchmarks.peers.crawl_readers`.
+``python -m benchmarks.peers.crawl_scrapy READER CONCURRENCY``, the first one of
+`benchmarks.peers.crawl_readers`. It is told what to crawl when its engine runs.
 
 What slows a crawl of one willing host is off: delays, throttling, robots.txt, cookies, retries of
 what does not fail, redirects, the telnet console, logging, statistics of depth and referer.
@@ -10,21 +11,22 @@ import logging
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import scrapy
 from scrapy.crawler import CrawlerProcess
 
 from benchmarks.peers.crawl_readers import READERS, Read, warm
-from benchmarks.peers.crawl_talk import Task, await_task, report_done, write_document
+from benchmarks.peers.crawl_talk import await_task, report_done, write_document
 
 
 class PageSpider(scrapy.Spider):
     name = "pages"
-    task: Task
 
     async def start(self) -> AsyncIterator[Any]:
-        for url in self.task.urls:
+        task = await_task()
+        ReadPage.output = Path(task.output).open("w", encoding="utf-8")  # noqa: SIM115, ASYNC230
+        for url in task.urls:
             yield scrapy.Request(url, dont_filter=True)
 
     def parse(self, response: Any) -> Any:
@@ -35,11 +37,7 @@ class ReadPage:
     """The item pipeline: reads the page, and writes its document."""
 
     read: Read
-    task: Task
-
-    def open_spider(self) -> None:
-        path = Path(self.task.output)
-        self.output = path.open("w", encoding="utf-8")
+    output: IO[str]  # opened when the task is known, closed with the spider
 
     def process_item(self, item: dict[str, Any]) -> dict[str, Any]:
         found = self.read(item["body"], item["url"])
@@ -69,10 +67,8 @@ def main() -> None:
         "ITEM_PIPELINES": {ReadPage: 100},
     }
     logging.disable(logging.WARNING)
-    task = await_task()
-    PageSpider.task = ReadPage.task = task
-    settings["CONCURRENT_REQUESTS"] = settings["CONCURRENT_REQUESTS_PER_DOMAIN"] = task.concurrency
-    settings["CONCURRENT_ITEMS"] = task.concurrency
+    for name in ("CONCURRENT_REQUESTS", "CONCURRENT_REQUESTS_PER_DOMAIN", "CONCURRENT_ITEMS"):
+        settings[name] = int(sys.argv[2])
     process = CrawlerProcess(settings)
     process.crawl(PageSpider)
     process.start()
