@@ -193,7 +193,7 @@ def test_a_navigation_that_is_much_of_the_page_is_not_skimmed() -> None:
     assert page.skimmed == []
 
 
-def test_what_was_skimmed_is_walked_through_before_it_is_shown() -> None:
+def test_navigation_that_is_all_of_a_page_is_shown_block_by_block() -> None:
     links = "".join(f"<nav><a href=/{i}>Item {i}</a><p>Words</p></nav>" for i in range(9))
     document = extract_document(f"<body>{links}</body>".encode(), "http://a.example/", mode="full")
     assert document.text.split("\n\n")[:3] == ["Item 0", "Words", "Item 1"]

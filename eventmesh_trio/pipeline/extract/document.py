@@ -116,7 +116,7 @@ def extract_page(
     parsed = parse_page(markup.html)
     tree = parsed.tree
     metadata = read_metadata(tree, url)
-    visible = outline(tree.body, skim=markup.method is None)
+    visible = outline(tree.body, skim=mode != "full" and markup.method is None)
     metadata = complete(metadata, visible)
     features = measure(
         tree,
@@ -134,7 +134,7 @@ def extract_page(
     if mode in ("metadata", "raw"):
         content = _Content(visible, Selection([], 0, mode, 0.0, 0.0), "", mode)
     elif mode == "full":
-        content = _full_content(tree.body, visible)
+        content = _content(visible, _select_full(visible), "full")
     elif markup.method is not None:
         content = _content(visible, select_all(visible), markup.method)
     else:
@@ -188,19 +188,6 @@ def _select_full(page: Outline) -> Selection:
     return attrs.evolve(select_all(page), kept=kept)
 
 
-def _full_content(root: LexborNode | None, page: Outline) -> _Content:
-    selection = _select_full(page)
-    if not _may_be_shown(page, selection):
-        page = outline(root)
-        selection = _select_full(page)
-    return _content(page, selection, "full")
-
-
-def _may_be_shown(page: Outline, selection: Selection) -> bool:
-    """Whether nothing is to be kept that was only skimmed."""
-    return not page.skimmed or not set(page.skimmed).intersection(selection.kept)
-
-
 def _content(page: Outline, selection: Selection, method: str) -> _Content:
     text = plain_text(page, selection.kept)
     return _Content(page, selection, text, method if text else "none")
@@ -210,8 +197,8 @@ def _main_content(root: LexborNode | None, visible: Outline, metadata: Metadata)
     """The main content, from where it is best to be had when the page itself shows little."""
     kind = kind_of(visible, metadata.kind)
     selection = choose(visible, kind)
-    if not _may_be_shown(visible, selection):
-        visible = outline(root)
+    if not set(visible.skimmed).isdisjoint(selection.kept):
+        visible = outline(root)  # what was only skimmed would be shown
         selection = choose(visible, kind)
     content = _content(visible, selection, selection.method)
     # Forums keep the posts in ``noscript`` when a program draws them.

@@ -33,12 +33,21 @@ def outline(root: LexborNode | None, *, noscript: bool = False, skim: bool = Fal
     """
     if root is None:
         return Outline([], [], [0], [0], [])
-    hidden = hidden_elements(root)
-    walk = Walk(noscript=noscript, hidden=hidden, skim=skim)
+    page = _walked(root, noscript, skim)
+    if any(page.blocks[i].chars >= _FRAME_LIMIT * page.chars_before[-1] for i in page.skimmed):
+        del page  # or there would be two of a page of megabytes
+        page = _walked(root, noscript, False)
+    return page
+
+
+def _walked(root: LexborNode, noscript: bool, skim: bool) -> Outline:
+    walk = Walk(noscript=noscript, hidden=hidden_elements(root), skim=skim)
     walk.run(root)
     blocks = walk.blocks
-    before = [0, *accumulate([block.chars for block in blocks])]
-    if any(blocks[i].chars >= _FRAME_LIMIT * before[-1] for i in walk.skimmed):
-        return outline(root, noscript=noscript)
-    links_before = [0, *accumulate([block.link_chars for block in blocks])]
-    return Outline(blocks, walk.nodes, before, links_before, walk.skimmed)
+    return Outline(
+        blocks,
+        walk.nodes,
+        [0, *accumulate([block.chars for block in blocks])],
+        [0, *accumulate([block.link_chars for block in blocks])],
+        walk.skimmed,
+    )
