@@ -8,16 +8,12 @@ for nothing, which is once in 30 s, and never for each event.
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
-from typing import Final
 
 import trio
 
 from eventmesh_trio.mesh.flow import Sleeper
 
 __all__ = ["Alarm", "Alarms"]
-
-_SPARE_ENTRIES: Final = 1_000
-"""Entries of alarms that were put off or forgotten may be as many as the live ones, and these."""
 
 
 class Alarm:
@@ -67,7 +63,7 @@ class Alarms:
             return
         alarm.sleeper = None
         self._live -= 1
-        if len(self._heap) > 2 * self._live + _SPARE_ENTRIES:
+        if len(self._heap) > 2 * self._live:  # so that the last one to go leaves none behind
             self._heap = [entry for entry in self._heap if entry[2].sleeper is not None]
             heapify(self._heap)
 

@@ -79,6 +79,14 @@ def values(server: ServerProcess) -> dict[tuple[str, str], float]:
     }
 
 
+def wait_entries(server: ServerProcess, before: dict[tuple[str, str], float], more: int) -> None:
+    """Documents are written in their own time: wait for so many more."""
+    deadline = time.monotonic() + 10
+    while moved(before, values(server), "cache_entries") != {"": more}:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def moved(
     before: dict[tuple[str, str], float], after: dict[tuple[str, str], float], name: str
 ) -> dict[str, float]:
@@ -156,8 +164,10 @@ def test_a_crawl_moves_what_it_should_by_as_much_as_it_should(
     server: ServerProcess, origin: Origin
 ) -> None:
     cached = origin.url(f"/page/{uuid.uuid4().hex}")
+    before = values(server)
     with open_crawl(server.address, [cached]) as stream:
         list(stream.read_events())
+    wait_entries(server, before, 1)
     fresh, flaky = (origin.url(f"/{kind}/{uuid.uuid4().hex}") for kind in ("page", "flaky"))
     urls = [cached, fresh, f"{flaky}?fails=2", origin.url("/status/404"), "http://10.1.2.3/"]
     before = values(server)
@@ -191,10 +201,7 @@ def test_a_crawl_moves_what_it_should_by_as_much_as_it_should(
     assert rose("crawl_fetched_bytes_total") == {"": transferred}
     # The blocked one is not looked up.
     assert (rose("cache_hits_total"), rose("cache_misses_total")) == ({"": 1}, {"": 3})
-    deadline = time.monotonic() + 10  # documents are written in their own time
-    while moved(before, values(server), "cache_entries") != {"": 2}:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_entries(server, before, 2)
 
 
 def test_the_gates_decisions_and_wanted_renders_are_counted(

@@ -258,12 +258,13 @@ async def test_a_page_that_hangs_every_worker_fails_and_others_are_unharmed() ->
             texts.extend([await read(pool, f"Other {n}.") for n in range(20)])
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(poison)  # the other slot's turn: it starts a process of its own
+            os.kill(well, signal.SIGSTOP)
+            nursery.start_soon(poison)  # which the process that idles is given
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(others)  # the other slot's turn: it starts a process of its own
             known = {*before, well}
-            first = await wait_child(known)
-            os.kill(first, signal.SIGSTOP)
-            nursery.start_soon(others)
-            os.kill(await wait_child({*known, first}), signal.SIGSTOP)
+            other = await wait_child(known)
+            os.kill(await wait_child({*known, other}), signal.SIGSTOP)
     assert len(texts) == 20
 
 
