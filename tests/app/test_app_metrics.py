@@ -55,10 +55,19 @@ _OTHER_UNITS = re.compile(
 )
 
 
+SETTINGS: Final = {"EVENTMESH_CRAWL__RETRY__FIRST_DELAY_SECONDS": "0.01"}
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    settings = {"EVENTMESH_CRAWL__RETRY__FIRST_DELAY_SECONDS": "0.01"}
-    with open_server("native", settings) as process:
+    with open_server("native", SETTINGS) as process:
+        yield process
+
+
+@pytest.fixture
+def new_server() -> Iterator[ServerProcess]:
+    """One that has yet to store its first document."""
+    with open_server("native", SETTINGS) as process:
         yield process
 
 
@@ -161,19 +170,19 @@ def test_the_names_that_the_specification_queries_are_there(server: ServerProces
 
 
 def test_a_crawl_moves_what_it_should_by_as_much_as_it_should(
-    server: ServerProcess, origin: Origin
+    new_server: ServerProcess, origin: Origin
 ) -> None:
     cached = origin.url(f"/page/{uuid.uuid4().hex}")
-    before = values(server)
-    with open_crawl(server.address, [cached]) as stream:
+    before = values(new_server)
+    with open_crawl(new_server.address, [cached]) as stream:
         list(stream.read_events())
-    wait_entries(server, before, 1)
+    wait_entries(new_server, before, 1)
     fresh, flaky = (origin.url(f"/{kind}/{uuid.uuid4().hex}") for kind in ("page", "flaky"))
     urls = [cached, fresh, f"{flaky}?fails=2", origin.url("/status/404"), "http://10.1.2.3/"]
-    before = values(server)
-    with open_crawl(server.address, urls) as stream:
+    before = values(new_server)
+    with open_crawl(new_server.address, urls) as stream:
         chunks = list(stream.read_chunks())
-    after = values(server)
+    after = values(new_server)
     events = b"".join(chunks).splitlines()
     transferred = int(re.findall(rb'"total_bytes_transferred":(\d+)', events[-1])[0])
 
@@ -201,7 +210,7 @@ def test_a_crawl_moves_what_it_should_by_as_much_as_it_should(
     assert rose("crawl_fetched_bytes_total") == {"": transferred}
     # The blocked one is not looked up.
     assert (rose("cache_hits_total"), rose("cache_misses_total")) == ({"": 1}, {"": 3})
-    wait_entries(server, before, 2)
+    wait_entries(new_server, before, 2)
 
 
 def test_the_gates_decisions_and_wanted_renders_are_counted(
