@@ -99,13 +99,17 @@ def compare(options: Options, *, corpus: Path | None = None, peers: bool = True)
             with serving_pages(pages, folder / "site") as site:
                 for number in range(sizes.rounds):
                     _take_ours(site, folder, taken, sizes, number)
-                    for peer in able:
+                    for peer in [peer for peer in able if peer.name not in missing]:
                         urls = site.urls(max(_FEWEST, int(sizes.pages * peer.share)), "peer")
-                        with _room(folder, "peer") as room:
-                            crawl = run_peer(
-                                peer, urls, room, concurrency=_CONCURRENCY, processes=2
-                            )
-                        taken.add(peer.name, crawl, len(urls))
+                        try:
+                            with _room(folder, "peer") as room:
+                                crawl = run_peer(
+                                    peer, urls, room, concurrency=_CONCURRENCY, processes=2
+                                )
+                        except RuntimeError as error:  # it costs the others nothing
+                            missing[peer.name] = str(error)
+                        else:
+                            taken.add(peer.name, crawl, len(urls))
                 scaling = _take_scaling(site, folder, sizes)
                 at_once = _take_concurrencies(site, folder, sizes)
         except NoNginx as error:
