@@ -65,8 +65,7 @@ class Walk:
         self.open_marks: list[Mark] = []
         self.pre = 0
         self.line_open = False  # in preformatted text: something stands on the current line
-        self.has_text = False
-        self.has_break = False
+        self.has_text = self.has_break = False
 
     def run(self, root: LexborNode) -> None:  # noqa: PLR0915  # a call costs a tenth of a node
         tags = TAGS_SEEN[self.noscript].copy()
@@ -268,16 +267,13 @@ class Walk:
     def add_leaf(self, tag: str, node: LexborNode) -> None:
         if tag == "br":
             self.add_break()
-        elif tag == "img":
+        elif tag in ("img", "amp-img"):
             self.add_image(node.attributes)
         elif tag == "hr":
             self.flush()
-            self.parts.clear()
-            self.parts.append(("hr", "", ""))
+            self.parts = [("hr", "", "")]
             self.images = 1  # something to show, though no text
             self.flush(rule=True)
-        elif tag == "amp-img":
-            self.add_image(node.attributes)
         elif tag == "math":
             self.add_math(node)
         elif tag == "mjx-container":
