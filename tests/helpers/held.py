@@ -11,7 +11,7 @@ import attrs
 import trio
 from trio._core import _run  # no public name: see `Held.measure`
 
-__all__ = ["Held", "resident_bytes", "threads_end"]
+__all__ = ["Held", "newest_of", "resident_bytes", "threads_end"]
 
 
 @attrs.frozen
@@ -48,6 +48,16 @@ class Held:
             for name, count in self.objects.items()
             if count > before.objects[name]
         }
+
+
+def newest_of(name: str, most: int = 3) -> list[str]:
+    """The last objects of a type that outlived a collection: what a message of a leak shows."""
+    found = [
+        thing
+        for thing in gc.get_objects()
+        if f"{type(thing).__module__}.{type(thing).__qualname__}" == name
+    ]
+    return [repr(thing)[:300] for thing in found[-most:]]
 
 
 def resident_bytes(process: int | str) -> int:
