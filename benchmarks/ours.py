@@ -172,14 +172,15 @@ def _prepare_session(session: Session, wishes: Wishes) -> trio.Event:
     return complete
 
 
-async def main(port: int, profile: str | None = None) -> None:
+async def serve(mesh_type: type[Mesh], port: int, profile: str | None = None) -> None:
+    """Serve what such a mesh runs in place of crawls, on a port of the loopback. Never returns."""
     allow_descriptors()
     collect_less_often()
     config = load_config(profile=profile)
     listeners = await open_listeners([parse_bind(f"127.0.0.1:{port}")], None)
     async with open_mesh(config) as mesh:
         parts = (mesh.hub, mesh.ports, mesh.cache, mesh.metrics, mesh.search)
-        application = Application(SyntheticMesh(config, *parts))
+        application = Application(mesh_type(config, *parts))
         await serve_listeners(
             application.handle,
             listeners,
@@ -189,4 +190,4 @@ async def main(port: int, profile: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
+    trio.run(serve, SyntheticMesh, int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)

@@ -10,19 +10,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import trio
 
-from benchmarks.ours import SyntheticJob, Wishes
+from benchmarks.ours import SyntheticJob, Wishes, serve
 from benchmarks.pace import Pace
 from benchmarks.synthetic import MEDIUM
 from eventmesh_trio.abc import Publisher
-from eventmesh_trio.app.dispatch import Application
-from eventmesh_trio.app.lifespan import Mesh, open_mesh
-from eventmesh_trio.app.loading import load_config
-from eventmesh_trio.app.process import allow_descriptors, collect_less_often
+from eventmesh_trio.app.lifespan import Mesh
 from eventmesh_trio.mesh.reader import ReaderSpec
 from eventmesh_trio.mesh.run import Run
 from eventmesh_trio.mesh.session import Session
 from eventmesh_trio.mesh.subscriber import Subscriber
-from eventmesh_trio.transport.listeners import open_listeners, parse_bind, serve_listeners
 from eventmesh_trio.wire.requests import CrawlRequest
 
 
@@ -61,21 +57,5 @@ class PacedMesh(Mesh):
         return self.hub.start_run(session, job, request_id=request_id, reader=reader, **identity)
 
 
-async def main(port: int) -> None:
-    allow_descriptors()
-    collect_less_often()
-    config = load_config()
-    listeners = await open_listeners([parse_bind(f"127.0.0.1:{port}")], None)
-    async with open_mesh(config) as mesh:
-        parts = (mesh.hub, mesh.ports, mesh.cache, mesh.metrics, mesh.search)
-        application = Application(PacedMesh(config, *parts))
-        await serve_listeners(
-            application.handle,
-            listeners,
-            config.transport,
-            proxies=config.server.trusted_proxies,
-        )
-
-
 if __name__ == "__main__":
-    trio.run(main, int(sys.argv[1]))
+    trio.run(serve, PacedMesh, int(sys.argv[1]))
