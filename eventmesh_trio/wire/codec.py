@@ -109,7 +109,9 @@ def encode_json_lines(values: Sequence[object]) -> bytes:
     One call for a whole batch: 0.9, not 1.2 us an event.
     """
     try:
-        return _encoder.encode_lines(values)
+        # Copied (0.04 us an event): msgspec's bytes keep the memory that they grew into, up to half
+        # as much again, and batches are kept.
+        return bytes(memoryview(_encoder.encode_lines(values)))
     except UnicodeEncodeError:
         return b"".join([encode_json(value) + b"\n" for value in values])
 
