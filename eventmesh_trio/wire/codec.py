@@ -29,6 +29,7 @@ from eventmesh_trio.wire.events import (
     SystemStatus,
     UnknownEvent,
 )
+from eventmesh_trio.wire.scratch import Scratch, written
 
 __all__ = [
     "MAX_JSON_DEPTH",
@@ -76,6 +77,7 @@ def _encode_other(value: object) -> object:
 
 _encoder: Final = msgspec.json.Encoder(enc_hook=_encode_other)
 _encode: Final = _encoder.encode
+_scratch: Final = Scratch()
 _decode_any: Final = msgspec.json.Decoder().decode
 _decode_known: Final[Callable[[bytes | str], AnyEvent]] = msgspec.json.Decoder(AnyEvent).decode
 
@@ -106,22 +108,26 @@ def encode_json_into(buffer: bytearray, value: object) -> None:
 def encode_json_lines(values: Sequence[object]) -> bytes:
     """What `encode_json` returns for each of ``values``, each with a newline behind it.
 
-    One call for a whole batch: 0.9, not 1.2 us an event.
+    0.9 us an event, not 1.2, and in no more memory than it fills. msgspec's own bytes, of lines
+    too, keep what they grew into, up to half as much again: a log of them held 480 MB, not 290.
     """
+    buffer, start = _scratch.begin()
+    encode_into = _encoder.encode_into
     try:
-        # Copied (0.04 us an event): msgspec's bytes keep the memory that they grew into, up to half
-        # as much again, and batches are kept.
-        return bytes(memoryview(_encoder.encode_lines(values)))
+        for value in values:
+            encode_into(value, buffer, -1)
+            buffer += b"\n"
     except UnicodeEncodeError:
         return b"".join([encode_json(value) + b"\n" for value in values])
+    return written(buffer, start)
 
 
 def encode_json_parts(values: Sequence[object], heads: Sequence[bytes], tail: bytes) -> bytes:
     """Each of ``values`` as `encode_json` has it, between its head and ``tail``; all in one piece.
 
-    1.15 us an event; with a call of `encode_json_into` for each 1.45.
+    1.0 us an event; with a call of `encode_json_into` for each 1.45.
     """
-    buffer = bytearray()
+    buffer, start = _scratch.begin()
     encode_into = _encoder.encode_into
     try:
         for head, value in zip(heads, values, strict=True):
@@ -131,7 +137,7 @@ def encode_json_parts(values: Sequence[object], heads: Sequence[bytes], tail: by
     except UnicodeEncodeError:
         parts = zip(heads, values, strict=True)
         return b"".join([head + encode_json(value) + tail for head, value in parts])
-    return bytes(buffer)
+    return written(buffer, start)
 
 
 def _without_surrogates(value: Any) -> Any:

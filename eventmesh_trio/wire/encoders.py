@@ -31,6 +31,7 @@ from eventmesh_trio.wire.events import (
     RunError,
     SearchResult,
 )
+from eventmesh_trio.wire.scratch import Scratch, written
 from eventmesh_trio.wire.sse import encode_comment
 from eventmesh_trio.wire.websocket import FrameStyle, frame_header, frame_payloads
 
@@ -59,6 +60,7 @@ _FRAME_START_BYTES: Final = 4
 _LEAST_FRAMED: Final = 126  # bytes, of messages with such a frame
 _MOST_FRAMED: Final = 0xFFFF
 _LENGTH: Final = Layout("!H")
+_scratch: Final = Scratch()
 _DATA: Final = b"\ndata: "
 _KEEP_ALIVE: Final = encode_comment("keep-alive")
 _TAGS: Final = {kind: str(kind.__struct_config__.tag) for kind in Event.__subclasses__()}
@@ -299,8 +301,9 @@ class EnvelopeEncoder(_MessageEncoder):
         if not whole or OMITTED["envelope"] in set(map(type, events)):
             return super().encode_batch(events, room)
         # Each into its frame: 1.5, not 2.7 us an event.
-        buffer = bytearray()
-        taken = end = 0
+        buffer, end = _scratch.begin()
+        begin, most = end, end + room
+        taken = 0
         for event in events:
             buffer += _FRAME_START
             encode_json_into(buffer, _enveloped(event))
@@ -313,11 +316,11 @@ class EnvelopeEncoder(_MessageEncoder):
             else:
                 buffer[start : start + _FRAME_START_BYTES] = frame_header(nbytes)
                 end = len(buffer)
-            if end > room and taken:
+            if end > most and taken:
                 del buffer[start:]
                 break
             taken += 1
-        return EncodedBatch(bytes(buffer), taken, taken, restores=True)
+        return EncodedBatch(written(buffer, begin), taken, taken, restores=True)
 
     def decode_batch(self, data: bytes) -> Sequence[Event]:
         return [_known(_decode_envelope(payload).data) for payload in frame_payloads(data)]
