@@ -98,7 +98,7 @@ class EventLog(Archive):
         if self.sleepers:
             self.wake_all()
         if total > self._look_at:
-            self._look()
+            self._look(track)
         return seq
 
     def _note_kind(self, track: Track, event: Event, seq: int) -> None:
@@ -222,8 +222,11 @@ class EventLog(Archive):
     def _kept_for_replay(self) -> int:
         return 0 if self.budget.exceeded else self._replay_bytes
 
-    def _look(self) -> None:
-        """Charge the budget with what came; evict what may go."""
+    def _look(self, track: Track) -> None:
+        """Charge the budget with what came; evict what may go; encode what fills a batch."""
+        # A reader that may lose events would find batches that are made only in part its own.
+        if self._press is not None and self.readers + track.readers == 1 == len(self._places):
+            self._make_batches(self._press)
         if self.kept_bytes > self._trim_at:
             self._trim()
         self._charge(self.kept_bytes)
