@@ -11,7 +11,6 @@ from math import inf
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import attrs
-import trio
 
 from eventmesh_trio.errors import EventMeshError
 from eventmesh_trio.wire.events import Document, Event, Progress, RunStatus, SearchHit
@@ -19,7 +18,10 @@ from eventmesh_trio.wire.requests import CacheMode, CrawlOptions, ExtractMode
 from eventmesh_trio.wire.urls import URL
 
 if TYPE_CHECKING:
-    # Named in annotations only: with them an extraction process would load two protocols' codecs.
+    # Named in annotations only: with them an extraction process would load two protocols' codecs,
+    # and 6 MB of an event loop that it never runs.
+    import trio
+
     from eventmesh_trio.wire.encoders import EncodedBatch
     from eventmesh_trio.wire.websocket import FrameStyle
 
@@ -167,7 +169,7 @@ class Exchange(Protocol):
         """
         ...
 
-    def until_disconnected(self) -> AbstractAsyncContextManager[trio.CancelScope]:
+    def until_disconnected(self) -> "AbstractAsyncContextManager[trio.CancelScope]":
         """A block that is cancelled when `wait_disconnected` would return; gives its scope.
 
         For a block that writes: where the connection is ours it costs an idle stream no task. An

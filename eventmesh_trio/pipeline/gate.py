@@ -12,6 +12,7 @@ import attrs
 from eventmesh_trio.abc import GateFeatures
 
 __all__ = [
+    "EMPTY_MOUNT",
     "HEADLESS_SCORE",
     "RAW_SCORE",
     "SURE_MARKERS",
@@ -25,6 +26,8 @@ __all__ = [
 
 GateDecision = Literal["raw", "probes_first", "headless"]
 
+EMPTY_MOUNT: Final = "empty mount point"
+"""The sign of a page whose application has put nothing into its place yet, as it is told."""
 RAW_SCORE: Final = 0.7
 HEADLESS_SCORE: Final = 0.3
 SURE_MARKERS: Final = 3

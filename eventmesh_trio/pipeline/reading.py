@@ -24,8 +24,8 @@ from eventmesh_trio.errors import (
     UnsupportedContent,
     bare,
 )
-from eventmesh_trio.pipeline.extract.features import EMPTY_MOUNT
 from eventmesh_trio.pipeline.fetching.content_types import is_html
+from eventmesh_trio.pipeline.gate import EMPTY_MOUNT
 from eventmesh_trio.wire.requests import CrawlOptions, ExtractMode
 from eventmesh_trio.wire.urls import URL
 

@@ -7,7 +7,6 @@ from typing import Final
 
 import attrs
 import can_ada
-from w3lib.url import canonicalize_url
 
 __all__ = ["MAX_URL_CHARACTERS", "URL", "cache_key", "equivalence_key", "parse_url"]
 
@@ -111,6 +110,9 @@ def _one_spelling(encoded: re.Match[str]) -> str:
 
 def cache_key(url: URL, options_key: str) -> str:
     """``crawl:v1:{host}:{slug of path, 40}:{8 hex}``; the hex is over URL and options."""
+    # Here: it loads an HTTP client and a parser of mails, which an extraction process never needs.
+    from w3lib.url import canonicalize_url  # noqa: PLC0415
+
     normalised = canonicalize_url(url.href)
     digest = hashlib.sha256(f"{normalised}\n{options_key}".encode()).hexdigest()[:8]
     slug = _SLUG.sub("-", url.target.partition("?")[0].lower()).strip("-")[:40]

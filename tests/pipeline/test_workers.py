@@ -18,9 +18,10 @@ from eventmesh_trio.abc import Extraction, Page
 from eventmesh_trio.errors import ParseFailure, UnsupportedContent
 from eventmesh_trio.pipeline.extract import extract_page
 from eventmesh_trio.pipeline.workers import worker
+from eventmesh_trio.pipeline.workers.messages import HEADER, Answer, ExtractJob
 from eventmesh_trio.pipeline.workers.pool import WorkerLimits, WorkerPool, open_extractor
 from eventmesh_trio.pipeline.workers.process import start_process
-from eventmesh_trio.pipeline.workers.worker import HEADER, Answer, ExtractJob, serve
+from eventmesh_trio.pipeline.workers.worker import serve
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024
@@ -470,6 +471,19 @@ async def test_workers_end_when_their_parent_is_killed(tmp_path: Path, state: st
     with trio.fail_after(5):
         while any(command_line(pid) for pid in pids):
             await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("module", "strangers"),
+    [
+        ("eventmesh_trio.pipeline.workers.worker", "trio ssl http.client"),
+        ("eventmesh_trio.app.server", "selectolax eventmesh_trio.pipeline.extract"),
+    ],
+)
+def test_neither_side_loads_what_only_the_other_needs(module: str, strangers: str) -> None:
+    script = f"import sys, {module}; print([n for n in {strangers.split()} if n in sys.modules])"
+    found = subprocess.check_output([sys.executable, "-c", script], text=True)
+    assert found.strip() == "[]"
 
 
 def _in_daemon(results: "multiprocessing.Queue[str]") -> None:

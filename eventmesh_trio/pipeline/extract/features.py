@@ -15,10 +15,10 @@ from eventmesh_trio.abc import GateFeatures
 from eventmesh_trio.pipeline.extract.page.cues import MAIN
 from eventmesh_trio.pipeline.extract.page.outline import Outline
 from eventmesh_trio.pipeline.extract.text import clean
+from eventmesh_trio.pipeline.gate import EMPTY_MOUNT
 
-__all__ = ["EMPTY_MOUNT", "MARKERS", "measure"]
+__all__ = ["MARKERS", "measure"]
 
-EMPTY_MOUNT: Final = "empty mount point"
 MARKERS: Final = (
     EMPTY_MOUNT,
     "application state",

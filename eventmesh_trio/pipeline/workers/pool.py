@@ -19,6 +19,7 @@ import trio
 from eventmesh_trio.abc import Extraction, Extractor, Page
 from eventmesh_trio.errors import ParseFailure, UnsupportedContent
 from eventmesh_trio.pipeline.manners.rounds import Rounds, Slots
+from eventmesh_trio.pipeline.workers.messages import Answer, ExtractJob
 from eventmesh_trio.pipeline.workers.process import (
     WorkerFailed,
     WorkerLimits,
@@ -26,7 +27,6 @@ from eventmesh_trio.pipeline.workers.process import (
     running,
     start_process,
 )
-from eventmesh_trio.pipeline.workers.worker import Answer, ExtractJob
 from eventmesh_trio.wire.requests import ExtractMode
 
 __all__ = ["ExtractorStatistics", "WorkerLimits", "WorkerPool", "open_extractor"]

@@ -20,7 +20,7 @@ import msgspec
 import trio
 
 import eventmesh_trio
-from eventmesh_trio.pipeline.workers.worker import HEADER, Answer, ExtractJob
+from eventmesh_trio.pipeline.workers.messages import HEADER, Answer, ExtractJob
 
 __all__ = ["WorkerFailed", "WorkerLimits", "WorkerProcess", "running", "start_process"]
 

@@ -1,8 +1,8 @@
 """One extraction process: jobs in on stdin, answers out on stdout, words for people on stderr.
 
 Started as ``python -m eventmesh_trio.pipeline.workers.worker`` by
-`eventmesh_trio.pipeline.workers.process`. A frame is a 4-byte big-endian length and a msgpack
-array: of jobs on the way in, so that a frame can carry several, and of answers on the way out.
+`eventmesh_trio.pipeline.workers.process`; what goes to and fro is that of
+`eventmesh_trio.pipeline.workers.messages`.
 
 A worker outlives nothing: it ends at end of file on stdin, at once when its parent is gone even in
 the middle of a job, and when a job takes longer than it may. (``PR_SET_PDEATHSIG`` would not do:
@@ -15,46 +15,22 @@ import os
 import resource
 import select
 import signal
-import struct
 import sys
 import threading
-from typing import BinaryIO, Final, Literal
+from typing import BinaryIO, Final
 
 import msgspec
 
-from eventmesh_trio.abc import Extraction
 from eventmesh_trio.errors import UnsupportedContent
 from eventmesh_trio.pipeline.extract import extract_page
-from eventmesh_trio.wire.requests import ExtractMode
+from eventmesh_trio.pipeline.workers.messages import HEADER, Answer, ExtractJob
 
-__all__ = ["HEADER", "Answer", "ExtractJob", "FailureKind", "main", "serve"]
+__all__ = ["main", "serve"]
 
-HEADER: Final = struct.Struct(">I")
 ALARM_GRACE_SECONDS: Final = 1.0
 """How long after the parent would have killed it a worker ends by itself."""
 
-FailureKind = Literal["unsupported", "memory", "error"]
-
 logger = logging.getLogger("eventmesh_trio.pipeline.workers.worker")
-
-
-class ExtractJob(msgspec.Struct, frozen=True, array_like=True):
-    job_id: int
-    body: bytes
-    url: str
-    charset: str | None
-    content_type: str
-    mode: ExtractMode
-    max_text_chars: int | None
-
-
-class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """Either an extraction, or why there is none; ``message`` is fit for the client to read."""
-
-    job_id: int
-    extraction: Extraction | None
-    failure: FailureKind | None = None
-    message: str = ""
 
 
 def serve(jobs: BinaryIO, answers: BinaryIO, job_seconds: float) -> None:
