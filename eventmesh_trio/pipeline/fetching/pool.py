@@ -1,24 +1,24 @@
-"""The connection pool: httpcore2's, with connections of our own under it.
+"""The connection pool: a connection for each request that is under way, and those kept for more.
 
-A connection here dials through the guard, speaks HTTP/1.1 or (where wanted and negotiated) HTTP/2,
-serves one request at a time, tells stale from broken, and cannot be leaked by a cancellation.
+No connection is leaked by a cancellation. What a connection does is told in
+`eventmesh_trio.pipeline.fetching.connection`.
 """
 
 import logging
-from collections.abc import Sequence
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from types import TracebackType
+from typing import Any, Final, TypeAlias
 
+import attrs
 import httpcore2
 import trio
 
+from eventmesh_trio.pipeline.fetching.connection import Connection, StaleConnection
 from eventmesh_trio.pipeline.fetching.decode_turn import DecodeTurn
-from eventmesh_trio.pipeline.fetching.request import RequestNotProcessed
-from eventmesh_trio.pipeline.network.dial import GuardedBackend, GuardedStream
+from eventmesh_trio.pipeline.network.dial import GuardedBackend
 from eventmesh_trio.pipeline.network.limits import FetchLimits
-
-if TYPE_CHECKING:
-    from eventmesh_trio.pipeline.fetching.http2 import HTTP2Connection
 
 __all__ = ["ConnectionPool", "StaleConnection"]
 
@@ -26,37 +26,170 @@ logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS: Final = 1.0
 _LEAST_EXPIRY_SECONDS: Final = 0.1  # between two looks for what has expired
+_Key: TypeAlias = tuple[bytes, bytes, int]  # of an origin: scheme, host, port
 
 
-class _HTTP11Connection(httpcore2.AsyncHTTP11Connection):
-    READ_NUM_BYTES = 256 * 1024  # of a body: large pages come in fewer reads than by 64 KiB
+@attrs.define(eq=False)
+class _Waiter:
+    """A request that has no connection yet."""
+
+    origin: httpcore2.Origin
+    served: trio.Event = attrs.field(factory=trio.Event)
+    connection: Connection | None = None
 
 
-class StaleConnection(Exception):
-    """A kept connection failed before the first byte of the response: the origin had closed it."""
+class ConnectionPool:
+    """Connections to all origins: so many at once, idle ones included.
 
-
-class ConnectionPool(httpcore2.AsyncConnectionPool):
-    """Connections to all origins."""
+    Who finds no room waits, first come, first served. Giving and taking a connection takes the same
+    time however many there are; httpcore2's pool looks through all of them for each request, twice,
+    and asks the kernel about each idle one.
+    """
 
     def __init__(
-        self, *, network_backend: GuardedBackend, limits: FetchLimits, **settings: Any
+        self, *, network_backend: GuardedBackend, limits: FetchLimits, ssl_context: Any
     ) -> None:
         if limits.http2:
             # Now, not when a connection waits; nor where it is not spoken: its tables are 20 of the
             # 330 ms that a server needs to start.
             import_module("eventmesh_trio.pipeline.fetching.http2")
-        super().__init__(
-            network_backend=network_backend,
-            max_connections=limits.max_connections,
-            max_keepalive_connections=limits.max_idle_connections,
-            keepalive_expiry=limits.keep_alive_seconds,
-            **settings,
-        )
-        self._guarded = network_backend
+        self._backend = network_backend
+        self._ssl_context = ssl_context
         self._limits = limits
         self._turn = DecodeTurn()
         self._dialled = trio.Event()
+        self._active: set[Connection] = set()
+        # The idle ones, oldest first, and by origin.
+        self._idle: OrderedDict[Connection, None] = OrderedDict()
+        self._kept: dict[_Key, OrderedDict[Connection, None]] = {}
+        self._waiting: deque[_Waiter] = deque()
+        self._closing: list[Connection] = []  # taken out of the pool, and not yet closed
+
+    async def __aenter__(self) -> "ConnectionPool":
+        await trio.lowlevel.checkpoint()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close all connections, those too that serve a request."""
+        for connection in [*self._idle]:
+            self._drop(connection)
+        self._closing += self._active
+        self._active.clear()
+        # Shielded: the pool has forgotten them, so all of them are closed. Closing never waits.
+        with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+            await self._close_dropped()
+
+    async def handle_async_request(self, request: httpcore2.Request) -> httpcore2.Response:
+        """Send a request, and receive the head of its response, which must be closed.
+
+        Raises: as `Connection.handle_async_request`; nothing is held then.
+        """
+        connection = await self._take(request.url.origin)
+        answered = False
+        try:
+            await self._close_dropped()
+            response = await connection.handle_async_request(request)
+            answered = True
+        finally:
+            if not answered:  # it has closed itself, unless it was never asked
+                self._give_back(connection)
+                with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+                    await self._close_dropped()
+        assert isinstance(response.stream, AsyncIterable)
+        response.stream = _Pooled(response.stream, connection, self._take_back)
+        return response
+
+    async def _take(self, origin: httpcore2.Origin) -> Connection:
+        """A connection that serves nobody. What had to go for it is left to `_close_dropped`."""
+        connection = None if self._waiting else self._find(origin)
+        if connection is not None:
+            return connection  # noqa: ASYNC910  # the request that follows is a checkpoint
+        waiter = _Waiter(origin)
+        self._waiting.append(waiter)
+        try:
+            await waiter.served.wait()
+        except trio.Cancelled:
+            if waiter.connection is None:
+                self._waiting.remove(waiter)
+            else:
+                self._give_back(waiter.connection)
+                with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+                    await self._close_dropped()
+            raise
+        assert waiter.connection is not None
+        return waiter.connection
+
+    def _find(self, origin: httpcore2.Origin) -> Connection | None:
+        """The connection to an origin that was used last, or a new one; None: there is no room."""
+        while (kept := self._kept.get(_key_of(origin))) is not None:
+            connection = next(reversed(kept))
+            self._forget(connection)
+            if not connection.has_expired():
+                self._active.add(connection)
+                return connection
+            self._closing.append(connection)
+        if len(self._active) + len(self._idle) >= self._limits.max_connections:
+            if not self._idle:
+                return None
+            self._drop(next(iter(self._idle)))
+        connection = Connection(origin, self._backend, self._ssl_context, self._limits, self._turn)
+        self._active.add(connection)
+        self._dialled.set()
+        return connection
+
+    async def _take_back(self, connection: Connection) -> None:
+        """End a response, whatever is left of its body; not to be cancelled. It never waits."""
+        try:
+            await connection.response_closed()
+        finally:
+            self._give_back(connection)
+            with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+                await self._close_dropped()
+
+    def _give_back(self, connection: Connection) -> None:
+        """Keep a connection for the next request, or forget one that has ended; let others in."""
+        self._active.discard(connection)
+        if connection.is_available():
+            self._idle[connection] = None
+            self._kept.setdefault(_key_of(connection.origin), OrderedDict())[connection] = None
+        while self._waiting:
+            found = self._find(self._waiting[0].origin)
+            if found is None:
+                break
+            waiter = self._waiting.popleft()
+            waiter.connection = found
+            waiter.served.set()
+        while len(self._idle) > self._limits.max_idle_connections:
+            self._drop(next(iter(self._idle)))
+
+    def _drop(self, connection: Connection) -> None:
+        """Take an idle connection out of the pool, to be closed."""
+        self._forget(connection)
+        self._closing.append(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        key = _key_of(connection.origin)
+        del self._idle[connection]
+        del self._kept[key][connection]
+        if not self._kept[key]:
+            del self._kept[key]
+
+    async def _close_dropped(self) -> None:  # noqa: ASYNC910  # there is seldom anything to close
+        if not self._closing:
+            return
+        # Shielded: the pool has forgotten them, so all of them are closed. Closing never waits.
+        with trio.CancelScope(shield=True):
+            while self._closing:
+                connection = self._closing.pop()
+                try:
+                    await connection.aclose()
+                except Exception:  # one connection's trouble is not the server's end
+                    logger.exception("a connection could not be closed: %s", connection.info())
 
     async def expire_forever(self) -> None:
         """Close what was kept for its time, or was closed by its origin, though nobody asks.
@@ -69,153 +202,51 @@ class ConnectionPool(httpcore2.AsyncConnectionPool):
         while True:
             await self._dialled.wait()
             self._dialled = trio.Event()
-            while self._connections:
+            while self._active or self._idle:
                 await trio.sleep(pause)
-                await self._close_each(self._assign_requests_to_connections())
-
-    async def _close_each(self, connections: Sequence[httpcore2.AsyncConnectionInterface]) -> None:
-        # Shielded: the pool has forgotten them, so all of them are closed. Closing never waits.
-        with trio.CancelScope(shield=True):
-            for connection in connections:
-                try:
-                    await connection.aclose()
-                except Exception:  # one connection's trouble is not the server's end
-                    logger.exception("a connection could not be closed: %s", connection.info())
-
-    def create_connection(self, origin: httpcore2.Origin) -> "_Connection":
-        self._dialled.set()
-        return _Connection(origin, self._guarded, self._ssl_context, self._limits, self._turn)
+                for connection in [*self._idle]:
+                    if connection.has_expired():
+                        self._drop(connection)
+                await self._close_dropped()
 
     def has_idle(self, origin: httpcore2.Origin) -> bool:
         """Whether a request to an origin would find a connection that is kept for it."""
-        return any(
-            connection.is_available() and connection.can_handle_request(origin)
-            for connection in self._connections
-        )
+        return _key_of(origin) in self._kept
 
     async def drop_idle(self, origin: httpcore2.Origin) -> None:
         """Close the idle connections to an origin: when one turned out stale, the others may be."""
-        idle = [
-            connection
-            for connection in self._connections
-            if connection.is_idle() and connection.can_handle_request(origin)
-        ]
-        # Shielded: those taken out are closed, all of them. Closing never waits.
-        with trio.CancelScope(shield=True):
-            for connection in idle:
-                await connection.aclose()
+        for connection in [*self._kept.get(_key_of(origin), ())]:
+            self._drop(connection)
+        await self._close_dropped()
 
 
-class _Connection(httpcore2.AsyncConnectionInterface):
-    """One connection, from before it is dialled."""
+def _key_of(origin: httpcore2.Origin) -> _Key:
+    return origin.scheme, origin.host, origin.port
+
+
+class _Pooled:
+    """The body of a response, whose end gives its connection back."""
 
     def __init__(
         self,
-        origin: httpcore2.Origin,
-        backend: GuardedBackend,
-        ssl_context: Any,
-        limits: FetchLimits,
-        turn: DecodeTurn,
+        stream: AsyncIterable[bytes],
+        connection: Connection,
+        take_back: Callable[[Connection], Awaitable[None]],
     ) -> None:
-        self._turn = turn
-        self._origin = origin
-        self._backend = backend
-        self._ssl_context = ssl_context
-        self._limits = limits
-        self._stream: GuardedStream | None = None
-        self._connection: httpcore2.AsyncHTTP11Connection | HTTP2Connection | None = None
-        self._requests_begun = 0
-        self._failed = False
+        self._stream = stream
+        self._connection = connection
+        self._take_back = take_back
+        self._closed = False
 
-    async def handle_async_request(self, request: httpcore2.Request) -> httpcore2.Response:
-        """Dial where that has not been done, and ask. Any failure closes the connection.
-
-        Raises:
-          StaleConnection: it had served a request before, and ended before it answered this one.
-          httpcore2.ConnectionNotAvailable: it is serving another request, or closed.
-          PageError, httpcore2.NetworkError, httpcore2.RemoteProtocolError: there is no response.
-        """
-        reused = self._requests_begun > 0
-        self._requests_begun += 1
-        answered = False
-        try:
-            if self._connection is None:
-                if reused:
-                    raise httpcore2.ConnectionNotAvailable
-                self._connection = await self._open(request)
-            response = await self._connection.handle_async_request(request)
-            if reused and self._stream is not None and self._stream.head_bytes == 0:
-                # It came behind the last response, before this request was sent: it answers
-                # nothing that was asked, and after it all answers would be one off.
-                await response.aclose()
-                raise StaleConnection
-            answered = True
-        except httpcore2.ConnectionNotAvailable:
-            answered = self._connection is not None  # not ours to close: it serves another request
-            raise
-        except RequestNotProcessed as error:
-            raise StaleConnection from error
-        except (httpcore2.NetworkError, httpcore2.RemoteProtocolError) as error:
-            if reused and self._stream is not None and self._stream.head_bytes == 0:
-                raise StaleConnection from error
-            raise
-        finally:
-            if not answered:
-                self._failed = True
-                # Shielded: we are often here because of a cancellation. Closing never waits.
-                with trio.move_on_after(_CLOSE_SECONDS, shield=True):
-                    await self.aclose()
-        return response
-
-    async def _open(
-        self, request: httpcore2.Request
-    ) -> "httpcore2.AsyncHTTP11Connection | HTTP2Connection":
-        host = self._origin.host.decode("ascii")
-        targets = request.extensions.get("targets")
-        if targets is None:
-            targets = await self._backend.locate(host, self._origin.port)
-        stream = self._stream = await self._backend.open(targets, self._origin.port)
-        protocol: str | None = None
-        if self._origin.scheme == b"https":
-            protocols = ["h2", "http/1.1"] if self._limits.http2 else ["http/1.1"]
-            # Each time: the context may be shared with others.
-            self._ssl_context.set_alpn_protocols(protocols)
-            await stream.start_tls(self._ssl_context, request.extensions["sni_hostname"])
-            protocol = stream.get_extra_info("ssl_object").selected_alpn_protocol()
-        if protocol == "h2" and self._limits.http2:
-            from eventmesh_trio.pipeline.fetching.http2 import HTTP2Connection  # noqa: PLC0415
-
-            return HTTP2Connection(self._origin, stream, self._limits, self._turn)
-        return _HTTP11Connection(
-            self._origin, stream, keepalive_expiry=self._limits.keep_alive_seconds
-        )
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._stream)
 
     async def aclose(self) -> None:
-        """Close at once; idempotent."""
-        if self._connection is not None:
-            await self._connection.aclose()
-        if self._stream is not None:
-            await self._stream.aclose()
-
-    # --- What the pool asks -----------------------------------------------------------------------
-
-    def can_handle_request(self, origin: httpcore2.Origin) -> bool:
-        return origin == self._origin
-
-    def is_connected(self) -> bool:
-        return self._connection is not None and self._connection.is_connected()
-
-    def is_available(self) -> bool:
-        return self._connection is not None and self._connection.is_available()
-
-    def has_expired(self) -> bool:
-        return self._failed if self._connection is None else self._connection.has_expired()
-
-    def is_idle(self) -> bool:
-        return self._failed if self._connection is None else self._connection.is_idle()
-
-    def is_closed(self) -> bool:
-        return self._failed if self._connection is None else self._connection.is_closed()
-
-    def info(self) -> str:
-        return "not connected" if self._connection is None else self._connection.info()
+        """Whatever is left of the body is not wanted; idempotent."""
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            return
+        self._closed = True
+        # Shielded: it goes back in any case. That never waits.
+        with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+            await self._take_back(self._connection)

@@ -10,6 +10,7 @@ the kernel sends it when the *thread* that forked ends, and that is a short-live
 """
 
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -100,6 +101,9 @@ def main() -> None:
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s"
     )
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # What is alive now stays alive: to look through it again and again took 3 % of a page's time.
+    gc.collect()
+    gc.freeze()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if memory_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
