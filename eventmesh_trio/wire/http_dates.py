@@ -2,10 +2,14 @@
 
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 __all__ = ["parse_http_date", "parse_retry_after"]
 
 _MAX_DIGITS = 9  # thirty years; nobody means more
+_MAX_REMEMBERED_BYTES = 64  # of one; a date that is written as it should be has 29
+_REMEMBERED = 256
+"""Dates: all responses of a second have the same, and it is read twice of each."""
 
 
 def parse_http_date(value: bytes | None) -> float | None:
@@ -15,12 +19,19 @@ def parse_http_date(value: bytes | None) -> float | None:
     """
     if value is None:
         return None
+    return _remembered(value) if len(value) <= _MAX_REMEMBERED_BYTES else _parse(value)
+
+
+def _parse(value: bytes) -> float | None:
     try:
         date = parsedate_to_datetime(value.decode("latin-1"))
         # The form of asctime() names no zone, and means GMT.
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
+
+
+_remembered = lru_cache(_REMEMBERED)(_parse)
 
 
 def parse_retry_after(value: bytes | None, now: float) -> float | None:

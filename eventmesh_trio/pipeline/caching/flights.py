@@ -61,8 +61,11 @@ class Flights:
           usable still; or None: fetch without a flight, for there is nothing to share, or the
           patience is over.
 
-        Always a checkpoint. Cancelled while it waits, nothing is held.
+        A checkpoint unless nobody holds the flight. Cancelled while it waits, nothing is held.
         """
+        if key not in self._flights:
+            ours = self._flights[key] = Flight(key)
+            return ours  # noqa: ASYNC910  # it is held at once: a look into the cache follows
         await trio.lowlevel.checkpoint()
         with trio.move_on_after(patience_seconds):
             while True:

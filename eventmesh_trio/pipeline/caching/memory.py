@@ -181,11 +181,13 @@ def entry_bytes(key: str, entry: CacheEntry) -> int:
     values: Iterable[object] = msgspec.structs.astuple(document)
     strings += [value for value in values if isinstance(value, str)]
     strings += document.tags
-    pairs = [(link.url, link.text) for link in document.links]
-    pairs += [(image.url, image.alt) for image in document.images]
-    size = sum(text.__sizeof__() for text in strings)
-    size += sum(_PAIR_BYTES + one.__sizeof__() + two.__sizeof__() for one, two in pairs)
-    size += sum(len(name) + len(value) + _PAIR_BYTES for name, value in entry.fields)
+    for link in document.links:
+        strings += (link.url, link.text)
+    for image in document.images:
+        strings += (image.url, image.alt)
+    size = sum(map(str.__sizeof__, strings))  # a third of the time that an expression takes
+    size += _PAIR_BYTES * (len(document.links) + len(document.images) + len(entry.fields))
+    size += sum(len(name) + len(value) for name, value in entry.fields)
     return size + _OVERHEAD_BYTES
 
 

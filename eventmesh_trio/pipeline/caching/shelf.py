@@ -92,9 +92,11 @@ class Shelf:
                 await self._ports.cache.put(key, outcome.entry, mode)
             elif not outcome.provisional:
                 await self._ports.cache.discard(key, mode)
+            else:
+                await trio.lowlevel.checkpoint()
         except (Exception, BaseExceptionGroup) as bug:
             self._contain(bug, errand, "cache")  # only the next crawl pays for it
-        await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
         self.finish(errand)
 
     async def confirm(self, errand: Errand, found: CacheEntry, page: Page) -> CacheEntry:

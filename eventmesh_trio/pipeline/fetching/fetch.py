@@ -230,15 +230,16 @@ class HTTPFetcher:
     async def _follow(self, asked: str, ask: Ask, before_hop: BeforeHop | None) -> Page:
         began = trio.current_time()
         url = parse_target(asked)
-        known = None if ask.validators is None else parse_target(ask.validators.url).href
+        known, unconditional = None, ask
+        if ask.validators is not None:
+            known = parse_target(ask.validators.url).href
+            unconditional = attrs.evolve(ask, validators=None)
         seen = {url.href}
         wire_bytes = 0
         while True:
             self._policy.judge_url(url)
             begin_hop(url.href, "file" if ask.body.any_type else "page")
-            reply = await self._exchange(
-                url, ask if url.href == known else attrs.evolve(ask, validators=None)
-            )
+            reply = await self._exchange(url, ask if url.href == known else unconditional)
             wire_bytes += reply.wire_bytes
             if reply.location is None:
                 charset = _CHARSET.search(reply.content_type)

@@ -115,16 +115,15 @@ class HTTP11Connection(httpcore2.AsyncConnectionInterface):
 
     # --- The end of a response ------------------------------------------------------------------
 
-    async def response_closed(self) -> None:
+    async def response_closed(self) -> None:  # noqa: ASYNC910  # nothing to wait for
         """The response is not wanted any more: kept for the next request if it was all read."""
         connection = self._h11
         if self._state != "active":
-            await trio.lowlevel.checkpoint()
-        elif connection.our_state is h11.DONE and connection.their_state is h11.DONE:
+            return
+        if connection.our_state is h11.DONE and connection.their_state is h11.DONE:
             connection.start_next_cycle()
             self._state = "idle"
             self._expires_at = trio.current_time() + self._limits.keep_alive_seconds
-            await trio.lowlevel.checkpoint()
         else:
             await self.aclose()
 

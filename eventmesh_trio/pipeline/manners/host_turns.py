@@ -180,8 +180,7 @@ class Host:
             self._is_calling = True
             self._waiting.take().called.set()
 
-    async def _wait_moment(self, delay: float) -> None:
-        await trio.lowlevel.checkpoint()
+    async def _wait_moment(self, delay: float) -> None:  # noqa: ASYNC910  # unless there is none
         while True:
             self.require_open()
             left = self.seconds_until(delay)

@@ -174,7 +174,10 @@ class Politeness:
             turn.end()
 
     async def check(self, url: URL, options: CrawlOptions) -> None:
-        """Raise as `turn` does if the URL is not to be fetched now; takes no turn."""
+        """Raise as `turn` does if the URL is not to be fetched now; takes no turn.
+
+        A checkpoint only where robots.txt is to be heeded.
+        """
         await self._ask_robots(url, options)
 
     async def delay(self, url: URL, options: CrawlOptions) -> float:
@@ -208,7 +211,9 @@ class Politeness:
             robots_misses_total=self._robots.misses,
         )
 
-    async def _ask_robots(self, url: URL, options: CrawlOptions) -> float:
+    async def _ask_robots(  # noqa: ASYNC910  # a turn, and a request, are checkpoints
+        self, url: URL, options: CrawlOptions
+    ) -> float:
         """The seconds between two starts at this URL's host; raises as `turn` does."""
         name = _host_name(url)
         host = self._hosts.get(name) or self._resting.get(name)
@@ -216,7 +221,6 @@ class Politeness:
             host.require_open()  # not even robots.txt is asked for
         delay = self._limits.delay_seconds
         if not options.respect_robots:
-            await trio.lowlevel.checkpoint()
             return delay
         robots = await self._robots.get(url)
         asked = await robots.permit(url, options.user_agent or self._user_agent)

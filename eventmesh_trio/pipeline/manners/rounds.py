@@ -89,11 +89,17 @@ class Slots:
         """Tasks in `acquire` that have no slot yet."""
         return len(self._waiting)
 
+    def try_acquire(self) -> bool:
+        """Take a slot where one is free; then nobody waits for one."""
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
+
     async def acquire(self, run: str) -> None:
         """Take a slot, and wait for it where none is free. Cancelled: no slot was taken."""
         await trio.lowlevel.checkpoint()
-        if self._free:
-            self._free -= 1
+        if self.try_acquire():
             return
         given = trio.Event()
         self._waiting.add(run, given)

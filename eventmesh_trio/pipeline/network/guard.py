@@ -7,6 +7,7 @@ between Python releases.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, TypeAlias
 
@@ -71,6 +72,10 @@ BAD_PORTS: Final = frozenset(
         *(6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080),
     }
 )
+_REMEMBERED: Final = 512
+"""Hosts and addresses: each is judged three times on its way through a crawl, and pages of one host
+come in numbers. At most a megabyte."""
+
 # ISATAP interface identifiers (RFC 5214, section 6.1): the IPv4 address is in the last 32 bits.
 _ISATAP: Final = frozenset({0x0000_5EFE, 0x0200_5EFE})
 
@@ -80,6 +85,7 @@ _NOT_A_PORT: Final = "the URL's port is not one that pages are served on"
 _NOT_A_HOST: Final = "the URL's host is not one that this server fetches from"
 
 
+@lru_cache(_REMEMBERED)
 def parse_address(host: str) -> IPAddress | None:
     """The address that a parsed URL's host is, or None where it is a name."""
     try:
@@ -198,6 +204,7 @@ def unmapped(address: IPAddress) -> IPAddress:
     return address if mapped is None else mapped
 
 
+@lru_cache(_REMEMBERED)
 def _is_public(address: IPAddress) -> bool:
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _FORBIDDEN_V4)

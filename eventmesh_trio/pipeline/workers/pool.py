@@ -128,7 +128,8 @@ class WorkerPool:
             ),
             run,
         )
-        await self._room.acquire(run)
+        if not self._room.try_acquire():
+            await self._room.acquire(run)
         if self._closed:
             self._room.release()
             raise trio.ClosedResourceError("the extractor is closed")
@@ -192,7 +193,7 @@ class WorkerPool:
                 ticket.settle(trio.ClosedResourceError("the extractor was closed"))
 
     async def _next_ticket(self, lot: trio.lowlevel.ParkingLot) -> _Ticket:
-        await trio.lowlevel.checkpoint()
+        # No checkpoint where a page waits: handing it over is one.
         while not self._waiting:
             await lot.park()
         self._room.release()
@@ -203,8 +204,8 @@ class WorkerPool:
 
         The ticket is settled, unless the attempt failed and it has another.
         """
-        await trio.lowlevel.checkpoint()
         if ticket.is_abandoned():  # while its process was starting
+            await trio.lowlevel.checkpoint()
             self._settle(ticket, ParseFailure("the page was given up"))
             return True
         ticket.attempts += 1
