@@ -32,7 +32,8 @@ _PIPE_BYTES: Final = _MIB
 """What a pipe to or from a worker holds, the most that Linux allows anyone: nine pages of ten go
 over it in one write, where 64 KiB took three, and woke both sides for each. The kernel takes no
 memory for what is not in it."""
-_READ_BYTES: Final = 256 * 1024  # of an answer at once: all of nearly every one
+_READ_BYTES: Final = 224 * 1024
+"""Of an answer at once: all of nearly every one, and no block that malloc maps anew each time."""
 _MALLOC: Final = {
     "MALLOC_ARENA_MAX": "1",  # the thread that watches for the parent's end needs none of its own
     "MALLOC_TRIM_THRESHOLD_": str(_MIB),  # bytes: of the heap's end, no more is kept
