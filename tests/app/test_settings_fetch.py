@@ -410,7 +410,7 @@ async def test_a_connection_that_cannot_be_closed_ends_no_fetcher(
     async with open_world("fetch.keep_alive_seconds=5", script=answering(reply())) as world:
         await world.fetch()
         with monkeypatch.context() as patch:
-            patch.setattr("eventmesh_trio.pipeline.fetching.pool._Connection.aclose", fail)
+            patch.setattr("eventmesh_trio.pipeline.fetching.connection.Connection.aclose", fail)
             await trio.sleep(10.1)
         assert "a connection could not be closed" in caplog.text
         assert await world.fetch() == b"page"
