@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventmesh_trio.pipeline.extract import extract_document
+from eventmesh_trio.pipeline.extract.page.elements import TEXT_ID
 from eventmesh_trio.pipeline.extract.page.outline import Outline, outline
 from eventmesh_trio.pipeline.extract.source.parse import parse
 
@@ -172,6 +173,27 @@ def test_blocks_share_no_more_marks_than_emphasis_has_kinds() -> None:
     page = page_of("<b>" * 300 + "<div>text</div>" * 50)
     assert len(page.blocks) == 50
     assert max(len(block.parts) for block in page.blocks[1:-1]) < 20
+
+
+def test_the_number_of_text_is_that_of_the_parser() -> None:
+    body = parse("<body>words<p>more</p></body>").body
+    assert body is not None
+    numbers = {node.tag: node.tag_id for node in body.traverse(include_text=True)}
+    assert numbers["-text"] == TEXT_ID
+    assert TEXT_ID not in (numbers["p"], numbers["body"])
+
+
+@pytest.mark.parametrize("tag", ["div", "p", "a", "span", "b", "td", "li"])
+@pytest.mark.parametrize(
+    "attribute",
+    ["hidden", "aria-hidden=true", "style='DISPLAY : none'", "class=x style='visibility:hidden'"],
+)
+def test_hidden_elements_of_every_kind_are_left_out(tag: str, attribute: str) -> None:
+    inner = f"<{tag} {attribute}>not shown</{tag}>"
+    around = f"<table><tr>{inner}</tr></table>" if tag == "td" else f"<div>{inner}</div>"
+    assert texts(f"<p>before</p>{around}<p>after</p>") == ["before", "after"]
+    shown = inner.replace(attribute, "class=x style='display:block'")
+    assert "not shown" in texts(f"<p>before</p>{around.replace(inner, shown)}<p>after</p>")
 
 
 _PROSE = "A sentence with a few words in it, as it stands on many pages. " * 8

@@ -20,7 +20,7 @@ __all__ = [
     "NOTHING",
     "PLAIN_INLINE",
     "TAGS_SEEN",
-    "TEXT",
+    "TEXT_ID",
     "meet",
 ]
 
@@ -58,7 +58,8 @@ _PLAIN: Final = _INLINE - {"a", "code", "q", "rt", *MARKED}
 """Elements that leave no trace in a block."""
 FRAMES: Final = frozenset(("nav", "footer", "menu"))
 """Elements that frame what a page has to say, wherever they are, unless they are most of it."""
-TEXT: Final = 0
+TEXT_ID: Final = 2
+"""The parser's number for text, of which there is as much as of elements: it is asked for first."""
 NOTHING: Final = 1  # not looked into
 LEAF: Final = 2  # has a meaning of its own, and nothing that is walked
 NODE: Final = 3  # can hold blocks; this and the kinds above it are entered
@@ -76,9 +77,7 @@ once an element, and equal names are one string."""
 def meet(node: LexborNode, *, noscript: bool) -> _Tag:
     """What to do with nodes of that name; remembered in `TAGS_SEEN` if the parser knows it."""
     tag = node.tag or ""
-    if tag == "-text":
-        kind = TEXT
-    elif tag[:1] in "-_!" or (tag in _SKIPPED and not (noscript and tag == "noscript")):
+    if tag[:1] in "-_!" or (tag in _SKIPPED and not (noscript and tag == "noscript")):
         kind = NOTHING  # comments too, and processing instructions, which have no name
     elif tag in _LEAVES:
         kind = LEAF

@@ -11,7 +11,6 @@ from typing import Final
 
 from selectolax.lexbor import LexborNode
 
-from eventmesh_trio.pipeline.extract.page.attributes import hidden_elements
 from eventmesh_trio.pipeline.extract.page.blocks import Block, Mark, Node, Outline
 from eventmesh_trio.pipeline.extract.page.walk import Walk
 
@@ -41,7 +40,7 @@ def outline(root: LexborNode | None, *, noscript: bool = False, skim: bool = Fal
 
 
 def _walked(root: LexborNode, noscript: bool, skim: bool) -> Outline:
-    walk = Walk(noscript=noscript, hidden=hidden_elements(root), skim=skim)
+    walk = Walk(noscript=noscript, skim=skim)
     walk.run(root)
     blocks = walk.blocks
     return Outline(

@@ -5,19 +5,24 @@ few thousand turns a page, and written accordingly: what most nodes need is in `
 """
 
 import re
-from collections.abc import Set
 from typing import Final
 
 from selectolax.lexbor import LexborNode
 
 from eventmesh_trio.pipeline.extract.page.attributes import (
+    HIDING,
     image_source,
     is_gutter,
     is_hidden,
     is_tiny,
 )
 from eventmesh_trio.pipeline.extract.page.blocks import Block, Mark, Node
-from eventmesh_trio.pipeline.extract.page.cues import cues_of, cues_of_attributes
+from eventmesh_trio.pipeline.extract.page.cues import (
+    CUES_SEEN,
+    cues_of,
+    cues_of_attributes,
+    cues_of_names,
+)
 from eventmesh_trio.pipeline.extract.page.elements import (
     FRAMES,
     LEAF,
@@ -27,7 +32,7 @@ from eventmesh_trio.pipeline.extract.page.elements import (
     NODE,
     PLAIN_INLINE,
     TAGS_SEEN,
-    TEXT,
+    TEXT_ID,
     meet,
 )
 from eventmesh_trio.pipeline.extract.page.formulas import formula
@@ -45,13 +50,11 @@ class Walk:
 
     Args:
       noscript: go into ``<noscript>`` too.
-      hidden: the parser's numbers of the elements that are not shown (`hidden_elements`).
       skim: make one block of all that is in a navigation or a footer; ``skimmed`` tells which.
     """
 
-    def __init__(self, *, noscript: bool, hidden: Set[int], skim: bool) -> None:
+    def __init__(self, *, noscript: bool, skim: bool) -> None:
         self.noscript = noscript
-        self.hidden = hidden
         self.skim = skim
         self.skimmed: list[int] = []
         self.blocks: list[Block] = []
@@ -69,7 +72,8 @@ class Walk:
 
     def run(self, root: LexborNode) -> None:  # noqa: PLR0915  # a call costs a tenth of a node
         tags = TAGS_SEEN[self.noscript].copy()
-        blocks, nodes, hidden, skim = self.blocks, self.nodes, self.hidden, self.skim
+        blocks, nodes, skim = self.blocks, self.nodes, self.skim
+        is_shown, seen = HIDING.isdisjoint, CUES_SEEN.get
         attributes = root.attributes
         tag = root.tag or "body"
         nodes.append(Node(tag, -1, cues_of(tag, attributes), attributes, 0))
@@ -94,65 +98,78 @@ class Walk:
                     self.close(opened)
                 node = node.next
                 continue
-            try:
-                kind, tag, cues = tags[node.tag_id]
-            except KeyError:
-                kind, tag, cues = tags[node.tag_id] = meet(node, noscript=self.noscript)
-            if kind == TEXT:
-                text = node.text_content or ""
+            number = node.tag_id
+            if number == TEXT_ID:
                 if self.pre:
-                    self.add_text(text)
-                # Half of all text is the white space between tags.
-                elif self.has_text or not text.isspace():
+                    self.add_text(node.text_content or "")
+                # Two thirds of all text are the white space between tags.
+                elif self.has_text:
+                    text = node.text_content or ""
                     self.parts.append(text)
-                    self.has_text = True
                     if self.in_link:
                         self.link_chars += len(text.strip())
-            elif kind < NODE:
+                elif not node.is_empty_text_node:
+                    self.add_text(node.text_content or "")
+                node = node.next
+                continue
+            try:
+                kind, tag, cues = tags[number]
+            except KeyError:
+                kind, tag, cues = tags[number] = meet(node, noscript=self.noscript)
+            if kind < NODE:
                 if kind == LEAF:
                     self.add_leaf(tag, node)
-            elif hidden and node.mem_id in hidden:
-                if tag == "span":
-                    self.add_hidden_math(node)
-            elif self.pre and (attributes := node.attributes) and is_gutter(node, attributes):
-                pass
-            elif kind != NODE or self.pre:
+                node = node.next
+                continue
+            attributes = node.attributes
+            if attributes:
+                # As two of three have: then they are shown. A selector that looks for the others
+                # takes 0.1 ms a page.
+                has_class_only = len(attributes) == 1 and "class" in attributes
+                if not has_class_only and not is_shown(attributes) and is_hidden(attributes):
+                    if tag == "span":
+                        self.add_hidden_math(node, attributes)
+                    node = node.next
+                    continue
+                if (self.pre or tag == "td") and is_gutter(node, attributes):
+                    node = node.next
+                    continue
+            if kind != NODE or self.pre:
                 if kind == PLAIN_INLINE:
                     opened = ""
                 elif kind == LINK:
-                    opened = self.open_link(node.attributes)
+                    opened = self.open_link(attributes)
                 elif kind == MARKING:
-                    opened = self.open_mark(tag, node)
+                    opened = self.open_mark(tag, attributes)
                 else:
                     opened = self.open_line(tag)
                 stack.append((node, opened))
                 node = node.first_child
                 continue
-            else:
-                attributes = node.attributes
-                if attributes:
-                    if tag == "td" and is_gutter(node, attributes):
-                        node = node.next
-                        continue
-                    cues |= cues_of_attributes(attributes)
-                if self.parts:
-                    self.flush()
-                number = len(nodes)
-                opened = Node(tag, self.current, cues, attributes, len(blocks))
-                nodes.append(opened)
-                if skim and tag in FRAMES and self.read_frame(node, number, tag):
-                    opened.end_block = len(blocks)
-                    opened.end_node = number + 1
+            if attributes:
+                if has_class_only:
+                    names = attributes["class"] or ""
+                    known = seen(names)
+                    cues |= cues_of_names(names) if known is None else known
                 else:
-                    self.current = number
-                    if tag == "pre":
-                        self.pre = 1
-                        stack.append((node, "pre"))
-                    else:
-                        stack.append((node, opened))
-                    node = node.first_child
-                    continue
-            node = node.next
+                    cues |= cues_of_attributes(attributes)
+            if self.parts:
+                self.flush()
+            number = len(nodes)
+            opened = Node(tag, self.current, cues, attributes, len(blocks))
+            nodes.append(opened)
+            if skim and tag in FRAMES and self.read_frame(node, number, tag):
+                opened.end_block = len(blocks)
+                opened.end_node = number + 1
+                node = node.next
+                continue
+            self.current = number
+            if tag == "pre":
+                self.pre = 1
+                stack.append((node, "pre"))
+            else:
+                stack.append((node, opened))
+            node = node.first_child
         self.close_node()
 
     def read_frame(self, element: LexborNode, number: int, tag: str) -> bool:
@@ -162,7 +179,7 @@ class Walk:
         """
         if self.open_marks:
             return False
-        text = " ".join(element.text(separator=" ").split())
+        text = " ".join(element.text(separator=" ", skip_empty=True).split())
         if text:
             linked = [len(link.text().strip()) for link in element.css("a")]
             chars = len(text)
@@ -187,10 +204,9 @@ class Walk:
         self.parts.append(mark)
         return "a"
 
-    def open_mark(self, tag: str, node: LexborNode) -> str:
+    def open_mark(self, tag: str, attributes: dict[str, str | None]) -> str:
         """Enter another inline element that leaves a trace."""
         if self.pre:
-            attributes = node.attributes
             if tag == "code" and attributes:
                 names = attributes.get("class") or ""
                 language = attributes.get("data-lang") or attributes.get("data-language")
@@ -202,7 +218,7 @@ class Walk:
         name = MARKED.get(tag)
         if name is None:
             return self.open_quoted(tag)
-        if name == "b" and _LIGHT_STYLE.search(node.attributes.get("style") or "") is not None:
+        if name == "b" and _LIGHT_STYLE.search(attributes.get("style") or "") is not None:
             return ""  # pasted from word processors: a wrapper that is bold by name only
         mark = (name, "", "")
         if mark in self.open_marks:
@@ -289,9 +305,9 @@ class Walk:
             if attributes.get("type") == "checkbox":
                 self.parts.append(("task", "x" if "checked" in attributes else "", ""))
 
-    def add_hidden_math(self, node: LexborNode) -> None:
+    def add_hidden_math(self, node: LexborNode, attributes: dict[str, str | None]) -> None:
         """MediaWiki hides a formula's MathML beside a picture of it."""
-        if "mwe-math-mathml" in (node.attributes.get("class") or ""):
+        if "mwe-math-mathml" in (attributes.get("class") or ""):
             math = node.css_first("math")
             if math is not None:
                 self.add_math(math)
@@ -362,7 +378,11 @@ class Walk:
             elif self.has_break:
                 text = _lines(parts)
             else:
-                text = "".join([part for part in parts if isinstance(part, str)])
+                first = parts[0]
+                if len(parts) == 1 and isinstance(first, str):
+                    text = first
+                else:
+                    text = "".join([part for part in parts if isinstance(part, str)])
                 # Two blocks of three have single blanks only, and need not be taken apart.
                 if "  " in text or not text.isprintable():
                     text = " ".join(text.split())
