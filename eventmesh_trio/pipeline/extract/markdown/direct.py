@@ -7,7 +7,6 @@ something else, or might, nothing is written here.
 
 import re
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Final, Protocol
 
 from eventmesh_trio.pipeline.extract.links import absolute, anchor_of
@@ -94,6 +93,7 @@ class _Line:
         self.page = page
         self.hard_break = hard_break
         self.text = text  # all of the block
+        self._simple: bool | None = None
         self.lines: list[str] = []
         self.pieces: list[str] = []
         self.words: list[str] = []
@@ -105,10 +105,13 @@ class _Line:
         self.touching = False  # nothing but space since a mark ended
         self.waiting = False  # what comes next must be a space
 
-    @cached_property
+    @property
     def simple(self) -> bool:
         """Whether nothing in the text is escaped, or not, by the white space beside it."""
-        return _CONTEXTUAL.search(self.text) is None
+        simple = self._simple
+        if simple is None:
+            simple = self._simple = _CONTEXTUAL.search(self.text) is None
+        return simple
 
     def write(self, parts: Sequence[str | Mark]) -> str | None:
         words = self.words

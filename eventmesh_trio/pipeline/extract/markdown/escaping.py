@@ -78,11 +78,15 @@ def _escaped_unpaired(match: re.Match[str]) -> str:
 
 def escape_lines(content: str) -> str:
     """Escaped inline content as a paragraph: no line of it begins a list, a heading, a table..."""
-    if content[0] not in _MAY_START and "\n" not in content:
+    several = "\n" in content
+    if content[0] not in _MAY_START and not several:
         return content
     if content[0] == "[" and _DEFINITION.match(content) is not None:
         content = "&#32;" + content  # code cannot be escaped: a space in front, as a reference
-    return _LINE_START.sub(_line_escaped, content)
+    if several:
+        return _LINE_START.sub(_line_escaped, content)
+    match = _LINE_START.match(content)  # and not for each character of a paragraph
+    return content if match is None else _line_escaped(match) + content[match.end() :]
 
 
 def _line_escaped(match: re.Match[str]) -> str:

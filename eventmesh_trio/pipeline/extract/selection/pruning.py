@@ -234,19 +234,19 @@ def _leads_on(page: Outline, node: Node) -> bool:
 def _sources(page: Outline, inner: range, limit: float) -> list[int]:
     """Of some nodes, long lists of literature. Few notes are the author's words, and stay."""
     nodes = page.nodes
-    named = [
+    items = [
+        index
+        for index, node in enumerate(nodes[inner.start : inner.stop], inner.start)
+        if node.tag == "li"
+    ]
+    if len(items) < _MANY_SOURCES:  # as in four of five articles
+        return []
+    return [
         index
         for index in inner
         if (names := nodes[index].attributes.get("class"))
         and _are_sources_named(names[:_MAX_NAMES_CHARS])
-    ]
-    if not named:
-        return named
-    items = [index for index in inner if nodes[index].tag == "li"]
-    return [
-        index
-        for index in named
-        if page.chars(nodes[index]) < limit
+        and page.chars(nodes[index]) < limit
         and bisect(items, nodes[index].end_node - 1) - bisect(items, index) >= _MANY_SOURCES
     ]
 

@@ -26,10 +26,10 @@ def teasers(page: Outline) -> list[int]:
     linking = [
         index
         for index, node in enumerate(page.nodes)
-        if node.tag in _CARDS
+        if node.end_block - node.first_block > 1  # first: seven of ten have fewer
+        and node.tag in _CARDS
         and linked[node.end_block] - linked[node.first_block] >= _TITLE_CHARS
         and chars[node.end_block] - chars[node.first_block] <= _MAX_CARD_CHARS
-        and node.end_block - node.first_block > 1
     ]
     if len(linking) < _MIN_CARDS:
         return []
