@@ -1,0 +1,223 @@
+"""What a log encodes ahead for its only reader: nobody can tell but by the time it takes."""
+
+from collections.abc import Sequence
+
+import hypothesis.strategies as st
+from hypothesis import given
+from mesh_support import now, result_event
+
+from eventmesh_trio.mesh.flow import Track
+from eventmesh_trio.mesh.log import EventLog
+from eventmesh_trio.wire.encoders import EncodedBatch, EnvelopeEncoder, HTTPEncoder
+from eventmesh_trio.wire.events import Event, Metadata, stamp
+
+MIB = 1 << 20
+ROOM = 12_000
+"""Bytes of a batch: fewer events than the log takes before it looks after itself."""
+
+
+class CountingEncoder:
+    """NDJSON, and how often a batch was made."""
+
+    joins = True
+
+    def __init__(self) -> None:
+        self.made = 0
+        self._lines = HTTPEncoder("ndjson")
+
+    def encode(self, event: Event) -> bytes:
+        return self._lines.encode(event)
+
+    def encode_batch(self, events: Sequence[Event], room: int) -> EncodedBatch:
+        self.made += 1
+        return self._lines.encode_batch(events, room)
+
+    def decode_batch(self, data: bytes) -> Sequence[Event]:
+        return self._lines.decode_batch(data)
+
+
+def a_log(replay_bytes: int = 16 * MIB) -> tuple[EventLog, Track]:
+    log = EventLog("epoch", replay_bytes=replay_bytes, max_pinned_bytes=64 * MIB)
+    return log, log.open_track("a", lambda: None)
+
+
+def attach(log: EventLog) -> None:
+    """A lossless reader of all runs, at the beginning."""
+    log.readers += 1
+    log.add_place(log.flow, 0, capacity=10_000, window_bytes=MIB, owner=None)
+
+
+def fill(log: EventLog, track: Track, count: int) -> None:
+    for index in range(count):
+        log.append(track, result_event(track.request_id, index, count))
+
+
+def read(log: EventLog, encoder: CountingEncoder, start: int, room: int = ROOM) -> list[int]:
+    """Take all from ``start`` on; how many events each batch had."""
+    sizes = []
+    while start <= log.top:
+        _, taken, _, _ = log.joined(encoder, start, log.top, room, must=True)
+        sizes.append(taken)
+        start += taken
+    return sizes
+
+
+def test_what_fills_the_batch_of_an_only_reader_is_encoded_when_it_is_published() -> None:
+    log, track = a_log()
+    encoder = CountingEncoder()
+    attach(log)
+    fill(log, track, 100)
+    _, taken, _, more = log.joined(encoder, 1, log.top, ROOM, must=True)
+    assert more
+    fill(log, track, 100)
+    before = encoder.made
+    sizes = read(log, encoder, taken + 1)
+    assert len(sizes) > 5
+    assert encoder.made - before <= len(sizes) // 2
+
+
+def test_nothing_is_encoded_ahead_where_batches_are_not_full() -> None:
+    log, track = a_log()
+    encoder = CountingEncoder()
+    attach(log)
+    fill(log, track, 5)
+    assert read(log, encoder, 1) == [5]
+    fill(log, track, 100)
+    assert encoder.made == 1
+
+
+def test_nothing_is_encoded_ahead_for_a_reader_that_may_lose_it() -> None:
+    log, track = a_log()
+    encoder = CountingEncoder()
+    log.readers += 1
+    fill(log, track, 100)
+    log.joined(encoder, 1, log.top, ROOM, must=True)
+    fill(log, track, 100)
+    assert encoder.made == 1
+
+
+def test_nothing_is_encoded_ahead_when_there_is_a_second_reader() -> None:
+    log, track = a_log()
+    encoder = CountingEncoder()
+    attach(log)
+    fill(log, track, 100)
+    log.joined(encoder, 1, log.top, ROOM, must=True)
+    track.readers += 1
+    fill(log, track, 100)
+    assert encoder.made == 1
+
+
+def test_nothing_is_encoded_ahead_for_the_reader_of_one_run_when_another_writes() -> None:
+    log, track = a_log()
+    other = log.open_track("b", lambda: None)
+    encoder = CountingEncoder()
+    attach(log)
+    fill(log, track, 100)
+    log.joined(encoder, 1, log.top, ROOM, must=True)
+    fill(log, other, 100)
+    assert encoder.made == 1
+
+
+def test_a_reader_that_takes_less_at_once_is_given_no_more_than_it_takes() -> None:
+    log, track = a_log()
+    encoder = CountingEncoder()
+    attach(log)
+    fill(log, track, 100)
+    _, taken, _, _ = log.joined(encoder, 1, log.top, ROOM, must=True)
+    fill(log, track, 100)
+    start = taken + 1
+    while start <= log.top:
+        data, taken, _, _ = log.joined(encoder, start, log.top, 4000, must=True)
+        assert len(data) <= 4000
+        start += taken
+
+
+def test_a_batch_made_ahead_waits_for_one_in_which_it_has_room() -> None:
+    log, track = a_log()
+    encoder = CountingEncoder()
+    attach(log)
+    fill(log, track, 100)
+    _, first, _, _ = log.joined(encoder, 1, log.top, ROOM, must=True)
+    fill(log, track, 100)
+    assert log.joined(encoder, first + 1, log.top, 100, must=False) == (b"", 0, 0, True)
+    before = encoder.made
+    assert log.joined(encoder, first + 1, log.top, ROOM, must=True)[1] > 1
+    assert encoder.made == before
+
+
+ENCODERS = (HTTPEncoder("ndjson"), HTTPEncoder("sse"), EnvelopeEncoder("frame"))
+RUN = st.tuples(st.just("publish"), st.integers(1, 80), st.integers(0, 1))
+TAKE = st.tuples(
+    st.just("take"), st.sampled_from([1, 3000, ROOM, 3 * ROOM]), st.integers(1, 200), st.booleans()
+)
+STEPS = st.lists(
+    st.one_of(
+        RUN,
+        TAKE,
+        TAKE,
+        st.tuples(st.just("personal")),
+        st.tuples(st.just("again"), st.integers(1, 60)),
+        st.tuples(st.just("share")),
+        st.tuples(st.just("become"), st.sampled_from(ENCODERS)),
+    ),
+    max_size=40,
+)
+
+
+@given(STEPS, st.sampled_from(ENCODERS))
+def test_whatever_is_made_ahead_readers_are_given_what_each_event_encodes_to(
+    steps: list[tuple[object, ...]], encoder: HTTPEncoder | EnvelopeEncoder
+) -> None:
+    log, first = a_log(replay_bytes=40_000)
+    tracks = (first, log.open_track("b", lambda: None))
+    log.readers += 1
+    place = log.add_place(log.flow, 0, capacity=10_000, window_bytes=MIB, owner=None)
+    said: list[Event] = []
+    at = 1
+
+    def publish(track: Track, event: Event) -> None:
+        said.append(stamp(event, log.id_of(len(said) + 1)))
+        log.append(track, event)
+
+    for step in steps:
+        match step:
+            case ("publish", int(count), int(run)):
+                for index in range(count):
+                    publish(tracks[run], result_event(tracks[run].request_id, index, count))
+            case ("personal",):
+                publish(
+                    first,
+                    Metadata(
+                        timestamp=now(),
+                        request_id="a",
+                        session_id="s",
+                        total_urls=1,
+                        stream_type="crawl",
+                    ),
+                )
+            case ("take", int(room), int(most), bool(must)) if at <= log.top:
+                _, stop = log.stretch(at, log.top)
+                data, taken, shown, _ = log.joined(
+                    encoder, at, min(stop, at + most - 1), room, must=must
+                )
+                events = said[at - 1 : at - 1 + taken]
+                assert data == b"".join(encoder.encode(event) for event in events)
+                assert shown == taken <= most
+                assert len(data) <= room or (must and taken == 1)
+                plain = not isinstance(said[at - 1], Metadata)
+                assert bool(taken) == plain or not must
+                at += taken if plain else 1
+                log.move_place(place, at - 1, *log.counted(log.flow, at - 1))
+            case ("again", int(back)):  # a client that resumes
+                at = max(log.first, at - back)
+                old = place
+                place = log.add_place(
+                    log.flow, at - 1, capacity=10_000, window_bytes=MIB, owner=None
+                )
+                log.drop_place(old)
+            case ("share",) if at <= log.top and not isinstance(said[at - 1], Metadata):
+                piece = log.encoded(encoder, at, at, MIB)
+                assert list(piece) == [encoder.encode(said[at - 1])]
+            case ("become", HTTPEncoder() | EnvelopeEncoder() as other):
+                encoder = other
+    assert [log.event(seq) for seq in range(log.first, log.top + 1)] == said[log.first - 1 :]
