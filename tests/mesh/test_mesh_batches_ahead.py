@@ -132,6 +132,21 @@ def test_a_reader_that_takes_less_at_once_is_given_no_more_than_it_takes() -> No
         start += taken
 
 
+def test_who_comes_into_the_middle_of_a_batch_is_given_it_from_there() -> None:
+    log, track = a_log()
+    encoder = CountingEncoder()
+    attach(log)
+    fill(log, track, 100)
+    _, taken, _, _ = log.joined(encoder, 1, log.top, ROOM, must=True)
+    fill(log, track, 100)
+    before = encoder.made
+    data, count, _, _ = log.joined(encoder, taken + 3, log.top, ROOM, must=True)
+    assert encoder.made == before + 1
+    assert [event.id for event in encoder.decode_batch(data)] == [
+        log.id_of(seq) for seq in range(taken + 3, taken + 3 + count)
+    ]
+
+
 def test_a_batch_made_ahead_waits_for_one_in_which_it_has_room() -> None:
     log, track = a_log()
     encoder = CountingEncoder()
