@@ -26,7 +26,7 @@ _MAX_EVENT_BYTES: Final = 100 * 1024
 _CLOSE_SECONDS: Final = 1.0
 
 
-class HTTP11Connection(httpcore2.AsyncConnectionInterface):
+class HTTP11Connection:
     """One connection. Whatever is not a response read to its end closes it."""
 
     def __init__(
@@ -136,12 +136,6 @@ class HTTP11Connection(httpcore2.AsyncConnectionInterface):
 
     # --- What the pool asks -----------------------------------------------------------------------
 
-    def can_handle_request(self, origin: httpcore2.Origin) -> bool:
-        return origin == self._origin
-
-    def is_connected(self) -> bool:
-        return self._state != "closed"
-
     def is_available(self) -> bool:
         return self._state == "idle"
 
@@ -152,15 +146,6 @@ class HTTP11Connection(httpcore2.AsyncConnectionInterface):
         return trio.current_time() > self._expires_at or bool(
             self._stream.get_extra_info("is_readable")
         )
-
-    def is_idle(self) -> bool:
-        return self._state == "idle"
-
-    def is_closed(self) -> bool:
-        return self._state == "closed"
-
-    def can_multiplex(self) -> bool:
-        return False
 
     def info(self) -> str:
         return f"{str(self._origin)!r}, HTTP/1.1, {self._state}"

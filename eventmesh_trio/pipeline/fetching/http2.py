@@ -1,6 +1,6 @@
 """HTTP/2 to an origin (RFC 9113), over h2: one request at a time on each connection.
 
-`HTTP2Connection` stands beside httpcore2's connection for HTTP/1.1 in our pool. httpcore2 has one
+`HTTP2Connection` stands beside `HTTP11Connection` in our pool. httpcore2 has one
 for HTTP/2 as well, which is not for origins that nobody trusts: on a cut-off it neither resets the
 stream nor closes the connection, it lets frames pile up for streams that are not read, and has no
 limit on frames that carry nothing.
@@ -51,7 +51,7 @@ _CLOSE_SECONDS: Final = 1.0
 _MAX_REQUESTS: Final = 1000
 
 
-class HTTP2Connection(httpcore2.AsyncConnectionInterface):
+class HTTP2Connection:
     """One connection. Whatever is not a response read to its end closes it."""
 
     def __init__(
@@ -256,26 +256,11 @@ class HTTP2Connection(httpcore2.AsyncConnectionInterface):
 
     # --- What the pool asks -----------------------------------------------------------------------
 
-    def can_handle_request(self, origin: httpcore2.Origin) -> bool:
-        return origin == self._origin
-
-    def is_connected(self) -> bool:
-        return self._state != "closed"
-
     def is_available(self) -> bool:
         return self._state == "idle" and not self._going_away
 
     def has_expired(self) -> bool:
         return self._begun and self._state == "idle" and trio.current_time() > self._expires_at
-
-    def is_idle(self) -> bool:
-        return self._state == "idle"
-
-    def is_closed(self) -> bool:
-        return self._state == "closed"
-
-    def can_multiplex(self) -> bool:
-        return False
 
     def info(self) -> str:
         return f"{str(self._origin)!r}, HTTP/2, {self._state}"
