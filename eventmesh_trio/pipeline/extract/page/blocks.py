@@ -44,7 +44,7 @@ class Outline:
     nodes: list[Node]
     chars_before: list[int]
     link_chars_before: list[int]
-    skimmed: list[int]  # blocks that are all of a navigation or footer, and not to be shown
+    skimmed: list[int]  # blocks that are all of a navigation, a footer or noise, not to be shown
 
     def chars(self, node: Node) -> int:
         """Visible characters inside a node."""

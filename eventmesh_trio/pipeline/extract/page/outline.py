@@ -6,6 +6,7 @@ slice of blocks and of nodes inside it. All sums over a part of the page are dif
 sums. The walk keeps its own stack: no nesting can exhaust Python's.
 """
 
+from collections.abc import Set
 from itertools import accumulate
 from typing import Final
 
@@ -20,7 +21,9 @@ _FRAME_LIMIT: Final = 0.4
 """Of a page's characters: from there on a navigation or footer may be what the page is about."""
 
 
-def outline(root: LexborNode | None, *, noscript: bool = False, skim: bool = False) -> Outline:
+def outline(
+    root: LexborNode | None, *, noscript: bool = False, skim: bool = False, noise: bool = False
+) -> Outline:
     """Walk a tree (the ``body`` element, usually) once. Hidden and non-text content is left out.
 
     Hidden is what ``hidden``, ``aria-hidden`` or an inline style say; style sheets are not read.
@@ -29,18 +32,32 @@ def outline(root: LexborNode | None, *, noscript: bool = False, skim: bool = Fal
       noscript: walk into ``<noscript>`` too.
       skim: take each navigation and footer for one block (`Outline.skimmed`), which is good for
         its length and nothing else. Where one is much of the page, none is.
+      noise: likewise short elements that call themselves noise, comments or an aside, but for
+        those around an ``h1``: for pages that are articles, which show nothing of them.
     """
     if root is None:
         return Outline([], [], [0], [0], [])
-    page = _walked(root, noscript, skim)
+    around = _around_headings(root) if noise else None
+    page = _walked(root, noscript, skim, around)
     if any(page.blocks[i].chars >= _FRAME_LIMIT * page.chars_before[-1] for i in page.skimmed):
         del page  # or there would be two of a page of megabytes
-        page = _walked(root, noscript, False)
+        page = _walked(root, noscript, False, None)
     return page
 
 
-def _walked(root: LexborNode, noscript: bool, skim: bool) -> Outline:
-    walk = Walk(noscript=noscript, skim=skim)
+def _around_headings(root: LexborNode) -> Set[int]:
+    """The parser's numbers of the elements that hold a first heading, each looked at once."""
+    around: set[int] = set()
+    for heading in root.css("h1"):
+        node = heading.parent
+        while node is not None and node.mem_id not in around:
+            around.add(node.mem_id)
+            node = node.parent
+    return around
+
+
+def _walked(root: LexborNode, noscript: bool, skim: bool, around: Set[int] | None) -> Outline:
+    walk = Walk(noscript=noscript, skim=skim, around=around)
     walk.run(root)
     blocks = walk.blocks
     return Outline(

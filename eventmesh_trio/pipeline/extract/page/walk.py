@@ -5,6 +5,7 @@ few thousand turns a page, and written accordingly: what most nodes need is in `
 """
 
 import re
+from collections.abc import Set
 from typing import Final
 
 from selectolax.lexbor import LexborNode
@@ -18,7 +19,12 @@ from eventmesh_trio.pipeline.extract.page.attributes import (
 )
 from eventmesh_trio.pipeline.extract.page.blocks import Block, Mark, Node
 from eventmesh_trio.pipeline.extract.page.cues import (
+    ASIDE,
+    COMMENTS,
     CUES_SEEN,
+    MAIN,
+    NOISE,
+    NOTE,
     cues_of,
     cues_of_attributes,
     cues_of_names,
@@ -43,6 +49,12 @@ _LIGHT_STYLE: Final = re.compile(r"font-weight\s*:\s*(?:normal|[1-4]00)\b", re.I
 _MAX_MARKS: Final = 16
 """Emphasis and links that are open where a block begins, and are repeated in it. Emphasis has six
 kinds; hundreds inside each other would be repeated in every block."""
+_SKIMMED: Final = NOISE | COMMENTS | ASIDE
+_NOT_SKIMMED: Final = MAIN | NOTE
+_MAX_NOISE_CHARS: Final = 1500
+"""Of an element that is skimmed for its name: a longer one may be more than it is called."""
+_MAX_VAIN_CHARS: Final = 100_000
+"""Of elements that proved to be longer; they can be inside each other, and are read each time."""
 
 
 class Walk:
@@ -51,11 +63,15 @@ class Walk:
     Args:
       noscript: go into ``<noscript>`` too.
       skim: make one block of all that is in a navigation or a footer; ``skimmed`` tells which.
+      around: with it, likewise of what calls itself noise, comments or an aside and is not long,
+        but for these elements, by the parser's numbers.
     """
 
-    def __init__(self, *, noscript: bool, skim: bool) -> None:
+    def __init__(self, *, noscript: bool, skim: bool, around: Set[int] | None) -> None:
         self.noscript = noscript
         self.skim = skim
+        self.around = around
+        self.vain_chars = 0
         self.skimmed: list[int] = []
         self.blocks: list[Block] = []
         self.nodes: list[Node] = []
@@ -72,7 +88,8 @@ class Walk:
 
     def run(self, root: LexborNode) -> None:  # noqa: PLR0915  # a call costs a tenth of a node
         tags = TAGS_SEEN[self.noscript].copy()
-        blocks, nodes, skim = self.blocks, self.nodes, self.skim
+        blocks, nodes = self.blocks, self.nodes
+        skimmed = (NOISE if self.around is None else _SKIMMED) if self.skim else 0
         is_shown, seen = HIDING.isdisjoint, CUES_SEEN.get
         attributes = root.attributes
         tag = root.tag or "body"
@@ -158,7 +175,7 @@ class Walk:
             number = len(nodes)
             opened = Node(tag, self.current, cues, attributes, len(blocks))
             nodes.append(opened)
-            if skim and tag in FRAMES and self.read_frame(node, number, tag):
+            if cues & skimmed and self.skim_over(node, number, tag, cues):
                 opened.end_block = len(blocks)
                 opened.end_node = number + 1
                 node = node.next
@@ -172,17 +189,29 @@ class Walk:
             node = node.first_child
         self.close_node()
 
-    def read_frame(self, element: LexborNode, number: int, tag: str) -> bool:
-        """Make one block of a navigation or footer; False, and nothing done, if it is in a link.
+    def skim_over(self, element: LexborNode, number: int, tag: str, cues: int) -> bool:
+        """Make one block of what is not to be shown; False, and nothing done, if it may be.
 
-        A quarter of a page's blocks are in them: that is 0.2 ms of 1.7.
+        A quarter of a page's blocks are in navigation and footers: that is 0.2 ms of 1.7. As many
+        nodes of an article's page are in other noise.
         """
         if self.open_marks:
             return False
+        is_frame = tag in FRAMES
+        if not is_frame and (
+            self.around is None
+            or cues & _NOT_SKIMMED
+            or self.vain_chars > _MAX_VAIN_CHARS
+            or element.mem_id in self.around
+        ):
+            return False
         text = " ".join(element.text(separator=" ", skip_empty=True).split())
+        chars = len(text)
+        if chars > _MAX_NOISE_CHARS and not is_frame:
+            self.vain_chars += chars
+            return False
         if text:
             linked = [len(link.text().strip()) for link in element.css("a")]
-            chars = len(text)
             self.skimmed.append(len(self.blocks))
             self.blocks.append(
                 Block(text, [text], chars, min(sum(linked), chars), len(linked), number, tag)

@@ -14,9 +14,11 @@ from eventmesh_trio.pipeline.extract.selection.regions import link_density, sele
 from eventmesh_trio.pipeline.extract.selection.scoring import Selection, select
 from eventmesh_trio.pipeline.extract.selection.threads import select_thread
 
-__all__ = ["choose"]
+__all__ = ["choose", "choose_article"]
 
 _MIN_REGION_CHARS: Final = 200
+_MIN_ARTICLE_CHARS: Final = 600
+"""Of prose: below it comments are looked for, or names are not believed."""
 _LIST_DENSITY: Final = 0.2
 """Link characters of all in the region: above it the links are the records of a list."""
 _INDEX_DENSITY: Final = 0.5
@@ -77,6 +79,19 @@ def choose(page: Outline, kind: Kind) -> Selection:
     if kind == "product" and share >= _SAME_SHARE:
         return region if chars >= _REGION_LEFT * _chars(page, prose) else prose
     return prose
+
+
+def choose_article(page: Outline) -> Selection | None:
+    """Likewise of the page of an article, of which noise may be skimmed only; None if the choice
+    could be another when it is not."""
+    chosen = choose(page, "article")
+    if (
+        chosen.method != "main-content"
+        or _chars(page, chosen) < _MIN_ARTICLE_CHARS
+        or not set(page.skimmed).isdisjoint(chosen.kept)
+    ):
+        return None
+    return chosen
 
 
 def _has_many_links(page: Outline) -> bool:
