@@ -188,3 +188,61 @@ def test_formatting_with_many_attributes_is_opened_again_less_often() -> None:
     assert len(tree.css("p")) == 20_001
     assert len(tree.css("a")) < 1000  # each would take 50 kB
     assert len(parse("<p><a id=b>" + "<p>x" * 20_000).css("a")) > 10_000
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        '<p ="=">" ',  # a name may begin with "=", and then have a value
+        '<p a/="=">" ',
+        '<p =="> " ',
+        '<p b="c"="="> " ',
+        "<p ='=\">' ",
+        f"""<p b='{'x">' * 3000}' """,  # ends no tag within apostrophes
+        f"""<p b='{'x">' * 300}' c='{'x">' * 700}' """,
+        "<!-- <p " + " ".join(f"b{n}" for n in range(600)) + ' b=" --><p ',
+        "<!-- <p " + " ".join(f"b{n}" for n in range(60)) + ' b=" --><p ',
+        "<!--" + '<p b="' * 2000 + " --><p ",
+    ],
+)
+def test_no_attributes_are_hidden_from_the_limit(head: str) -> None:
+    page = head + " ".join(f"a{n}" for n in range(20_000)) + '>text</p><i title="">x</i>'
+    began = time.process_time()
+    tree = parse(page)
+    assert time.process_time() - began < 0.5
+    assert all(len(found.attributes) <= 3 * MAX_ATTRIBUTES // 2 for found in tree.css("*"))
+
+
+@pytest.mark.parametrize(
+    "unit", ["<a ", '<a b="', "<a b='", "<a b=\"'", "<a b=<a ", "<a b='x\">' ", "<a " * 32 + ">"]
+)
+def test_tags_within_tags_are_looked_for_in_linear_time(unit: str) -> None:
+    page = unit.encode() * (400_000 // len(unit))
+    began = time.process_time()
+    guard(page)
+    assert time.process_time() - began < 1.5
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        "".join(f"<b a{n}>" for n in range(848)),
+        "".join(f"<b a{n}='{'x' * 900}'>" for n in range(848)),
+        f"<b a='{'x' * 100_000}'>",
+        "<b " + " ".join(f"a{n}" for n in range(5000)) + ">",
+        "".join(f'<b a{n}"=">foo</b>">' for n in range(848)),
+        "".join(f'<b a{n} ="=">foo</b>">' for n in range(848)),
+    ],
+)
+def test_copies_of_what_formatting_says_do_not_fill_the_memory(tags: str) -> None:
+    page = f"<p>{tags}" + "<p>word" * 848
+    tree = parse(page)
+    assert count_of(tree) < 40_000
+    assert tree.html is not None
+    assert len(tree.html) < 20_000_000  # one of these pages of a megabyte took 900 MB
+    assert tree.html.count("word") == 848
+
+
+def test_the_same_formatting_again_and_again_is_left_alone() -> None:
+    page = b"<p><small class='price'><span><i>5</i></span><div>a</div></small></p>" * 900
+    assert guard(page) is page

@@ -85,7 +85,8 @@ def extract_text(body: bytes, url: str | None = None, *, charset: str | None = N
     """Only the text of `extract_document`, in less time: without metadata, Markdown and links."""
     if is_pdf(body) or sniff_binary(body):
         return ""
-    tree = parse(decode(body, charset).utf8)
+    source = decode(body, charset)
+    tree = parse(source.utf8, source.tags)
     declared = read_kind(tree, url)
     if declared.kind == "article":
         # Authors and dates are not asked for, so noise is only skimmed: of ten pages that say that
@@ -120,7 +121,7 @@ def extract_page(
         broken, or one in the mode ``raw``: it has no source that could be sent.
     """
     source, markup = _read(body, charset, content_type, mode)
-    parsed = parse_page(markup.html)
+    parsed = parse_page(markup.html, markup.tags)
     tree = parsed.tree
     metadata = read_metadata(tree, url)
     visible = outline(tree.body, skim=mode != "full" and markup.method is None)

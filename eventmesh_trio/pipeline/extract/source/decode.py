@@ -47,6 +47,7 @@ _SHIFTS: Final = (b"\x1b$B", b"\x1b$@")
 """How ISO-2022-JP, which is all ASCII, begins its Japanese."""
 _BEYOND_ASCII: Final = re.compile(rb"[\x80-\xff]")
 _CONTROL_BYTES: Final = bytes({*range(9), 11, *range(14, 32), 127})
+_NEITHER_CONTROL_NOR_TAG: Final = bytes(sorted({*range(256)} - {*_CONTROL_BYTES, ord("<")}))
 _UNWANTED: Final = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 _C1_IN_UTF_8: Final = re.compile(rb"\xc2[\x80-\x9f]")
 _FEW_C2: Final = 200
@@ -77,6 +78,7 @@ class Source:
     text: str
     utf8: bytes
     encoding: str
+    tags: int | None = None  # how often there is a "<", where that was counted on the way
 
 
 def is_pdf(body: bytes) -> bool:
@@ -124,14 +126,16 @@ def _decoded(body: bytes, name: str, text: str | None) -> Source:
     if name != "utf-8":
         text = _UNWANTED.sub("", body.decode(name, "replace")).removeprefix("\ufeff")
         return Source(text, text.encode(), name)
-    clean = body.translate(None, _CONTROL_BYTES)
-    if text is None or len(clean) != len(body):
-        text = clean.decode("utf-8", "replace")
-        clean = text.encode()
-    if _has_c1(clean):
+    # Two passes in one: to go through all bytes takes as long as to count those of one kind.
+    signs = body.translate(None, _NEITHER_CONTROL_NOR_TAG)
+    tags = signs.count(b"<")
+    if text is None or tags != len(signs):
+        text = body.translate(None, _CONTROL_BYTES).decode("utf-8", "replace")
+        body = text.encode()
+    if _has_c1(body):
         text = _UNWANTED.sub("", text)
-        clean = text.encode()
-    return Source(text, clean, name)
+        body = text.encode()
+    return Source(text, body, name, tags)
 
 
 def _has_c1(utf8: bytes) -> bool:

@@ -55,6 +55,7 @@ class Markup:
     html: bytes
     method: str | None = None
     truncated: bool = False
+    tags: int | None = None  # how often there is a "<", if that is known
 
 
 def to_markup(source: Source, content_type: str | None) -> Markup:
@@ -84,7 +85,7 @@ def to_markup(source: Source, content_type: str | None) -> Markup:
         return _made(_code(text, code[1]), "plain-text")
     if _PLAIN.match(essence):
         return _made(as_markup(text), "plain-text")
-    return Markup(source.utf8)
+    return Markup(source.utf8, tags=source.tags)
 
 
 def _made(markup: str, method: str) -> Markup:

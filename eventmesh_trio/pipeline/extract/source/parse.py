@@ -12,13 +12,14 @@ Source: https://html.spec.whatwg.org/multipage/parsing.html
 """
 
 import re
+from collections import Counter
 from itertools import islice
 from typing import Final
 
 import attrs
 from selectolax.lexbor import LexborDocumentOptions, LexborHTMLParser
 
-from eventmesh_trio.pipeline.extract.source.nesting import FORMATTING, prune_tags
+from eventmesh_trio.pipeline.extract.source.nesting import prune_tags
 
 __all__ = ["MAX_ATTRIBUTES", "MAX_DEPTH", "MAX_TAGS", "Parsed", "guard", "parse", "parse_page"]
 
@@ -39,49 +40,95 @@ _CHUNK_BYTES: Final = 64 * 1024
 _MAX_REOPENED: Final = 20_000
 """Formatting elements that a page without end tags for them may add to its tree; some 200 bytes
 each."""
-_FEW_TAGS: Final = 1700
-"""With so few, no nesting takes more than 4 ms, and no formatting elements more than 130 MB."""
 _MANY_TAGS: Final = 8000
 """Nested as deep as that they take the parser 80 ms; 39 of 40 real pages have fewer."""
 _MAX_STEPS_PER_BYTE: Final = 300
 _MAX_STEPS: Final = 300_000_000
 """Start tags times all tags, as if each were looked for among all that are open: 1.7 ns a step, so
 half a second a megabyte, and half a second. Real pages have 260 steps a byte at most."""
-_MAX_PRODUCT: Final = 1_500_000
-"""Formatting tags times start tags: four times the elements that they can add, at 360 bytes each;
-that is 135 MB."""
+_MAX_PRODUCT: Final = 250_000
+"""Formatting tags times tags: more than the elements that they can add. Each takes a microsecond to
+be read and 320 bytes."""
+_MOST_ALIKE: Final = 3
+"""Formatting elements with the same attributes, of which no more are opened again (13.2.4.3)."""
+_MAX_UNENDED: Final = 3_000_000
+"""Likewise of all formatting tags, as often as they stand: no real page has a third of that, and
+nothing here is to rest on one rule of the parser's alone."""
+_BYTES_PER_COPY: Final = 8
+"""Of the attributes of a formatting tag, that count as one element more: they take up to 40 times
+their bytes in each copy."""
+_MANY_ATTRIBUTES: Final = 33
+_STRIDE_BYTES: Final = 1536
+"""Into which go some `MAX_ATTRIBUTES` attributes: the parser drops those of the same name at once,
+and of names of one character there are not many."""
+_LOOK_BYTES: Final = 8192
+_DOUBTS: Final = 64
+_BYTES_PER_DOUBT: Final = 1024
+"""Of tags in which another may begin: so many are looked at, each for 0.1 ms at most."""
+_BEFORE_OPENING_QUOTES: Final = b" \t\r\n\f='"
 
-# As alternatives without case they would take twice the time; ``<strange>`` is counted in vain.
-_FORMATTING: Final = re.compile(
-    rb"<[bcefistuBCEFISTU](?:[\s/>]|(?<=[eE])[mM][\s/>]|(?<=[tT])[tT][\s/>]"
-    rb"|(?<=[sS])(?:[mM][aA][lL][lL]|[tT][rR])|(?<=[bB])[iI][gG]|(?<=[cC])[oO][dD][eE]"
-    rb"|(?<=[fF])[oO][nN][tT])"
+_SPACE: Final = rb" \t\n\r\f"  # a vertical tab is none in HTML, as it is for ``\s``
+
+
+def _attribute(ends: bytes = b"", besides: bytes = b"") -> bytes:
+    """A pattern for exactly what the tokenizer takes as one attribute (13.2.5.32 to 13.2.5.39).
+
+    What is thought to be the end of a tag and is within quotes would hide what follows.
+
+    Args:
+      ends: what may stand for the end of a value in quotes.
+      besides: what must not stand in it.
+    """
+    parts = {b"sp": _SPACE, b"end": ends, b"not": besides}
+    name = rb"[%(sp)s/]*+[^%(sp)s/>%(not)s][^%(sp)s/>=%(not)s]*+" % parts
+    quoted = rb""""[^"%(not)s]*+(?:"%(end)s)|'[^'%(not)s]*+(?:'%(end)s)""" % parts
+    plain = rb"""[^%(sp)s>"'%(not)s][^%(sp)s>%(not)s]*+""" % parts
+    return name + b"(?:[%(sp)s]*+=[%(sp)s]*+(?:" % parts + quoted + b"|" + plain + b")?+)?+"
+
+
+_ATTRIBUTE: Final = re.compile(_attribute())
+_PLAIN_REST: Final = (
+    rb"""(?:\s++[a-zA-Z][\w:-]*+(?:=(?:"[^"<>]*+"|'[^'<>]*+'|[^\s"'=<>`]++))?+)*+\s*+/?>"""
 )
-_REST_OF_TAG: Final = rb"""(?:\s(?:[^<>"']|"[^"<>]*+")*+)?+>"""
-_ENDED: Final = re.compile(
-    rb"<(b|i|u|s|em|tt|big|code|font|small|strike|strong)" + _REST_OF_TAG + rb"[^<]*+"
-    rb"(?:<(a|b|i|em|strong|span|sup|sub|code)" + _REST_OF_TAG + rb"[^<]*+</\2>[^<]*+){0,4}+</\1>",
-    re.IGNORECASE,
+"""The rest of a tag that leaves no doubt where it ends."""
+# As alternatives without case they would take twice the time.
+_FORMATTING_NAME: Final = (
+    rb"[bcefistuBCEFISTU](?:(?=[\s/>])(?<=[bisuBISU])|(?<=[eE])[mM]|(?<=[tT])[tT]"
+    rb"|(?<=[sS])(?:[mM][aA][lL][lL]|[tT][rR](?:[iI][kK][eE]|[oO][nN][gG]))|(?<=[bB])[iI][gG]"
+    rb"|(?<=[cC])[oO][dD][eE]|(?<=[fF])[oO][nN][tT])"
 )
-"""Formatting that its end tag ends, with nothing in it but words, some of them marked: nothing
-opens it again."""
+_UNENDED: Final = re.compile(
+    rb"<(" + _FORMATTING_NAME + rb")(?=[\s/>])(?!" + _PLAIN_REST + rb"[^<]*+"
+    rb"(?:<((?i:a|[biu]|em|strong|span|sup|sub|code|font))"
+    + _PLAIN_REST
+    + rb"[^<]*+</(?i:\2)>[^<]*+)*+"
+    rb"</(?i:\1)>)((?:" + _ATTRIBUTE.pattern + rb")*+)"
+)
+"""Formatting with its attributes, but for such as its end tag ends and that has nothing in it but
+words, some of them marked: nothing opens it again."""
 _BLOCK: Final = re.compile(
     rb"<(?!(?:[abisuABISU]|(?i:em|tt|big|code|font|small|span|strike|strong|sub|sup))[\s/>])[a-zA-Z]"
 )
 _WRITTEN_BLOCK: Final = re.compile(_BLOCK.pattern + rb"[^<>]*+>[^<]")
 """One with words right behind its tag."""
+_TAG_NAME: Final = re.compile(rb"<[a-zA-Z][^%s/>]*+" % _SPACE)
 _LONG_TAG: Final = re.compile(
-    # An attribute with its value, or 16 characters of names without one, 64 times. Atomic: what
-    # is not a long tag must not be read in other ways.
-    rb"""<[a-zA-Z](?>[^>=]{0,16}+(?:=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>"']*+)|(?=[^>=]))){64}"""
+    _TAG_NAME.pattern + b"(?:" + _ATTRIBUTE.pattern + b"){%d}" % _MANY_ATTRIBUTES
 )
-_LONG_FORMATTING: Final = re.compile(
-    rb"<(?:" + b"|".join(sorted(FORMATTING)) + rb")[\s/]", re.IGNORECASE
+_TOO_LONG_TAG: Final = re.compile(
+    _TAG_NAME.pattern + b"(?:" + _ATTRIBUTE.pattern + b"){%d}" % (MAX_ATTRIBUTES + 1)
 )
-_TAG_NAME: Final = re.compile(rb"<[a-zA-Z][^\s/>]*+")
-_ATTRIBUTE: Final = re.compile(
-    rb"""[\s/]*+[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>"'][^\s>]*+)?+)?+"""
+_PERHAPS_LONG: Final = re.compile(
+    _TAG_NAME.pattern
+    + rb"(?:%(one)s){0,%(most)d}+(?:%(one)s|[%(space)s/]*+\Z)"
+    % {b"one": _attribute(rb"|\Z"), b"most": _MANY_ATTRIBUTES - 1, b"space": _SPACE}
 )
+"""A tag with many attributes, or one that has not ended where the search does."""
+_TAME_TAG: Final = re.compile(
+    rb"<[a-zA-Z][^%(space)s/<>]*+(?:%(one)s){0,%(most)d}+[%(space)s/]*+>"
+    % {b"one": _attribute(besides=b"<"), b"most": MAX_ATTRIBUTES, b"space": _SPACE}
+)
+"""One within the limit, in which no other can be thought to begin."""
 _OPTIONS: Final = LexborDocumentOptions.WO_EVENTS.value  # no copies of chosen options in the tree
 
 
@@ -93,17 +140,21 @@ class Parsed:
     truncated: bool
 
 
-def parse(markup: str | bytes) -> LexborHTMLParser:
+def parse(markup: str | bytes, tags: int | None = None) -> LexborHTMLParser:
     """Parse a decoded page (bytes: UTF-8) as `parse_page` does; only the tree."""
     if isinstance(markup, str):
         markup = markup.encode("utf-8", "replace")  # half a surrogate pair has no UTF-8
-    return parse_page(markup).tree
+    return parse_page(markup, tags).tree
 
 
-def parse_page(markup: bytes) -> Parsed:
+def parse_page(markup: bytes, tags: int | None = None) -> Parsed:
     """Parse UTF-8 up to its last tag that is read, after `guard`. Never raises; b"" gives an empty
-    tree."""
-    tags = markup.count(b"<")
+    tree.
+
+    ``tags``: how often it has a "<", if that is known.
+    """
+    if tags is None:
+        tags = markup.count(b"<")
     most = max(_ALWAYS_READ, len(markup) // _BYTES_PER_BLOCK)
     read = _first_tags(markup, MAX_TAGS) if tags > MAX_TAGS else markup
     if tags <= _ALWAYS_READ:
@@ -131,28 +182,43 @@ def guard(markup: bytes, tags: int | None = None) -> bytes:
 
     ``tags``: how often it has a "<", if that is known.
     """
-    if _LONG_TAG.search(markup) is not None:
-        markup = _cap_attributes(markup)
-        if any(_LONG_FORMATTING.match(markup, tag.start()) for tag in _LONG_TAG.finditer(markup)):
-            return prune_tags(markup, MAX_DEPTH, _MAX_REOPENED)  # copied with all its attributes
+    start = _first_wild(markup)
+    if start is not None:
+        markup = _cap_attributes(markup, start)
+        tags = None
     if tags is None:
         tags = markup.count(b"<")
-    if tags <= _FEW_TAGS or _is_harmless(markup, tags):
+    if _is_harmless(markup, tags):
         return markup
     return prune_tags(markup, MAX_DEPTH, _MAX_REOPENED)
 
 
 def _is_harmless(markup: bytes, tags: int) -> bool:
     """Whether the counts of tags alone tell that they take neither much time nor much memory."""
-    formatting = len(_FORMATTING.findall(markup))
-    little = tags * formatting <= _MAX_PRODUCT
-    if little and tags <= _MANY_TAGS:
+    copies, unended = _copies(markup)
+    if tags <= _MANY_TAGS and copies * tags <= _MAX_PRODUCT and unended * tags <= _MAX_UNENDED:
         return True
-    if not little:
-        formatting = len(_FORMATTING.findall(_ENDED.sub(b" ", markup)))
     starts = tags - markup.count(b"</")
     steps = min(_MAX_STEPS, len(markup) * _MAX_STEPS_PER_BYTE)
-    return formatting * starts <= _MAX_PRODUCT and (tags <= _MANY_TAGS or starts * tags <= steps)
+    return (
+        copies * starts <= _MAX_PRODUCT
+        and unended * starts <= _MAX_UNENDED
+        and (tags <= _MANY_TAGS or starts * tags <= steps)
+    )
+
+
+def _copies(markup: bytes) -> tuple[int, int]:
+    """How many elements of usual size a block may have to open again, at most; and how many tags
+    open them, however often the same."""
+    copies = unended = 0
+    for (_, attributes), count in Counter(
+        [match.group(1, 3) for match in _UNENDED.finditer(markup)]
+    ).items():
+        # What stands in a comment may seem to have others in its attributes.
+        tags = 1 + attributes.count(b"<")
+        copies += min(count, _MOST_ALIKE) * (tags + len(attributes) // _BYTES_PER_COPY)
+        unended += count * tags
+    return copies, unended
 
 
 def _first_tags(markup: bytes, count: int) -> bytes:
@@ -167,21 +233,64 @@ def _first_tags(markup: bytes, count: int) -> bytes:
     return markup[: markup.index(b"<", position)]
 
 
-def _cap_attributes(markup: bytes) -> bytes:
+def _first_wild(markup: bytes) -> int | None:
+    """Where the first tag begins that may have more than `MAX_ATTRIBUTES`; None if none has.
+
+    Where ``">`` follows on something that is neither "=" nor white space, every tag ends that is
+    not within apostrophes. So from one such place to the next, `_STRIDE_BYTES` off at most, no tag
+    is long unless there is an apostrophe between them, and only in the other half of a page tags
+    are looked at: 0.2 ms a page, where it takes 0.4 for all of them.
+    """
+    size = len(markup)
+    doubts = _DOUBTS + size // _BYTES_PER_DOUBT
+    position = 0
+    while position < size:
+        end = markup.rfind(b'">', position + 1, position + _STRIDE_BYTES)
+        if end < 0:
+            end = position + _LOOK_BYTES
+        elif markup.find(b"'", position, end) < 0 and markup[end - 1] not in _BEFORE_OPENING_QUOTES:
+            position = end
+            continue
+        found = _PERHAPS_LONG.search(markup, position, end + 2)
+        if found is None:
+            position = end
+            continue
+        doubts -= 1
+        start = found.start()
+        if start > position and doubts:
+            position = start
+            continue
+        tame = _TAME_TAG.match(markup, start)
+        if tame is not None:
+            position = tame.end()
+            continue
+        if not doubts or _TOO_LONG_TAG.match(markup, start) is not None:
+            return start
+        position = start + 1
+    return None
+
+
+def _cap_attributes(markup: bytes, start: int) -> bytes:
+    """Markup with `MAX_ATTRIBUTES` in each tag at most, from ``start`` on.
+
+    In a tag with many, a "<" is written as the reference that stands for it. If it is no tag after
+    all, but part of a comment or script, another may begin in what looks like its attributes.
+    """
     kept: list[bytes] = []
-    copied = position = 0
+    copied = 0
+    position = start
     while (long_tag := _LONG_TAG.search(markup, position)) is not None:
-        name = _TAG_NAME.match(markup, long_tag.start())
-        position = name.end() if name is not None else long_tag.end()
-        cut = None
+        begin = long_tag.start() + 1
+        name = _TAG_NAME.match(markup, begin - 1)
+        position = cut = name.end() if name is not None else long_tag.end()
         count = 0
         while (attribute := _ATTRIBUTE.match(markup, position)) is not None:
             position = attribute.end()
             count += 1
-            if count == MAX_ATTRIBUTES:
+            if count <= MAX_ATTRIBUTES:
                 cut = position
-        if cut is not None and position > cut:
-            kept.append(markup[copied:cut])
+        if position > cut or markup.find(b"<", begin, cut) >= 0:
+            kept += (markup[copied:begin], markup[begin:cut].replace(b"<", b"&lt;"))
             copied = position
     if not kept:
         return markup
