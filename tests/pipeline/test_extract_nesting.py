@@ -196,6 +196,8 @@ def test_formatting_with_many_attributes_is_opened_again_less_often() -> None:
         '<p ="=">" ',  # a name may begin with "=", and then have a value
         '<p a/="=">" ',
         '<p =="> " ',
+        '<p ="="><i>" ',
+        "<p b='><i>' c=\"d\" ",
         '<p b="c"="="> " ',
         "<p ='=\">' ",
         f"""<p b='{'x">' * 3000}' """,  # ends no tag within apostrophes

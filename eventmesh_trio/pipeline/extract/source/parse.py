@@ -70,20 +70,22 @@ _BEFORE_OPENING_QUOTES: Final = b" \t\r\n\f='"
 _SPACE: Final = rb" \t\n\r\f"  # a vertical tab is none in HTML, as it is for ``\s``
 
 
-def _attribute(ends: bytes = b"", besides: bytes = b"") -> bytes:
+def _attribute(ends: bytes = b"", *, tame: bool = False) -> bytes:
     """A pattern for exactly what the tokenizer takes as one attribute (13.2.5.32 to 13.2.5.39).
 
     What is thought to be the end of a tag and is within quotes would hide what follows.
 
     Args:
       ends: what may stand for the end of a value in quotes.
-      besides: what must not stand in it.
+      tame: only such as has no "<" in it, nor a "=" without a name or without a value.
     """
-    parts = {b"sp": _SPACE, b"end": ends, b"not": besides}
-    name = rb"[%(sp)s/]*+[^%(sp)s/>%(not)s][^%(sp)s/>=%(not)s]*+" % parts
+    parts = {b"sp": _SPACE, b"end": ends, b"not": b"<" if tame else b""}
+    parts[b"first"] = b"<=" if tame else b""
+    name = rb"[%(sp)s/]*+[^%(sp)s/>%(first)s][^%(sp)s/>=%(not)s]*+" % parts
     quoted = rb""""[^"%(not)s]*+(?:"%(end)s)|'[^'%(not)s]*+(?:'%(end)s)""" % parts
     plain = rb"""[^%(sp)s>"'%(not)s][^%(sp)s>%(not)s]*+""" % parts
-    return name + b"(?:[%(sp)s]*+=[%(sp)s]*+(?:" % parts + quoted + b"|" + plain + b")?+)?+"
+    value = b"(?:" + quoted + b"|" + plain + (b")" if tame else b")?+")
+    return name + b"(?:[%(sp)s]*+=[%(sp)s]*+" % parts + value + b")?+"
 
 
 _ATTRIBUTE: Final = re.compile(_attribute())
@@ -126,7 +128,7 @@ _PERHAPS_LONG: Final = re.compile(
 """A tag with many attributes, or one that has not ended where the search does."""
 _TAME_TAG: Final = re.compile(
     rb"<[a-zA-Z][^%(space)s/<>]*+(?:%(one)s){0,%(most)d}+[%(space)s/]*+>"
-    % {b"one": _attribute(besides=b"<"), b"most": MAX_ATTRIBUTES, b"space": _SPACE}
+    % {b"one": _attribute(tame=True), b"most": MAX_ATTRIBUTES, b"space": _SPACE}
 )
 """One within the limit, in which no other can be thought to begin."""
 _OPTIONS: Final = LexborDocumentOptions.WO_EVENTS.value  # no copies of chosen options in the tree
