@@ -102,6 +102,10 @@ class WebSocket(Protocol):
         """Send each UTF-8 payload as one text message, all in one write. Otherwise as above."""
         ...
 
+    def writable_bytes(self) -> int:
+        """What of a write would not have to be held here for want of room, about; 0: unknown."""
+        ...
+
     async def send_frames(self, frames: bytes) -> None:
         """Send whole, unmasked frames made by `eventmesh_trio.wire.websocket`; one write."""
         ...
@@ -148,6 +152,10 @@ class Exchange(Protocol):
 
     async def start_response(self, status: int, fields: Fields) -> None:
         """Begin a streamed response. The head may be held back until the first `send_some`."""
+        ...
+
+    def writable_bytes(self) -> int:
+        """What of a write would not have to be held here for want of room, about; 0: unknown."""
         ...
 
     async def send_some(self, data: bytes) -> None:

@@ -4,6 +4,7 @@ Nothing else knows both.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import trio
@@ -70,9 +71,13 @@ async def _write_batches(
     first_byte: Callable[[float], None],
 ) -> None:
     waiting_since: float | None = exchange.request.received_at
+    # What a coder makes of a batch is held with it.
+    receive = subscriber.receive_batch
+    if coder is None:
+        receive = partial(receive, exchange.writable_bytes)
     while True:
         try:
-            batch = await subscriber.receive_batch()
+            batch = await receive()
         except trio.EndOfChannel:
             break
         body = preamble + b"".join(batch.pieces)
@@ -125,7 +130,7 @@ async def deliver_messages(
     waiting = True
     while True:
         try:
-            batch = await subscriber.receive_batch()
+            batch = await subscriber.receive_batch(socket.writable_bytes)
         except trio.EndOfChannel:
             return
         started = trio.current_time()

@@ -27,6 +27,9 @@ _BASE_WEIGHT: Final = 1024
 _LINK_WEIGHT: Final = 128
 _LEAST_SWELLING: Final = 0.5
 """Encoded bytes for each byte of weight, before the first batch has told."""
+_MOST_FROZEN_BYTES: Final = 4096
+"""Of an event that is kept as its encoded bytes. A larger one is text for the most part, which is
+there already: to keep it anew in memory that is cold was 3 us of 20 KB."""
 
 
 def weigh(event: Event) -> int:
@@ -56,6 +59,11 @@ class _Frozen(Struct, frozen=True, gc=False):
     data: bytes
     first: int
     count: int
+
+
+def _is_kept(batch: EncodedBatch) -> bool:
+    """Whether a batch stands for its events from now on."""
+    return batch.restores and len(batch.data) < _MOST_FROZEN_BYTES * batch.taken
 
 
 class _Press(Struct, gc=False):
@@ -190,13 +198,13 @@ class Archive:
         else:
             batch = self._encode_batch(encoder, start, stop, room)
             fits = must or len(batch.data) <= room
-            if fits and batch.restores:
+            if fits and _is_kept(batch):
                 self._freeze(encoder, start, batch)
         if not fits:
             return b"", 0, 0, True
         follows = start + batch.taken
         press = self._press
-        if not batch.restores or start < self._turns[-1]:  # behind them another run writes
+        if not _is_kept(batch) or start < self._turns[-1]:  # behind them another run writes
             self._press = None
         elif press is not None and press.encoder == encoder:
             press.start = max(press.start, follows)
@@ -234,7 +242,7 @@ class Archive:
             and self._plain_until(press.start, newest) == newest
         ):
             batch = self._encode_batch(press.encoder, press.start, newest, press.room)
-            if not batch.restores:
+            if not _is_kept(batch):
                 self._press = None
                 return
             self._freeze(press.encoder, press.start, batch)
@@ -256,7 +264,7 @@ class Archive:
         return batch
 
     def _freeze(self, encoder: Encoder, start: int, batch: EncodedBatch) -> None:
-        """Keep a batch that ``restores`` instead of its events, of which ``start`` is the first."""
+        """Keep a batch instead of its events, of which ``start`` is the first."""
         low, taken = start - self._first, batch.taken
         self._events[low : low + taken] = [_Frozen(encoder, batch.data, start, taken)] * taken
         self._frozen_to = max(self._frozen_to, start + taken - 1)

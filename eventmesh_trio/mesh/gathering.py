@@ -4,9 +4,9 @@ Positions, gathering and settling are one invariant: what is taken is handed out
 the window. Everything here is synchronous, so no checkpoint lies between the two.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from math import inf
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import attrs
 import trio
@@ -35,6 +35,11 @@ from eventmesh_trio.wire.events import Event, Gap, Metadata, Progress, Summary
 __all__ = ["Gathering"]
 
 T = TypeVar("T")
+
+_LARGE_EVENT_BYTES: Final = 4096
+"""Of such events a batch of the usual 64 KiB has 16 or fewer."""
+_MOST_ON_TOP: Final = 2
+"""So many times ``batch_bytes`` may be added: who asked for little gets little at once, too."""
 
 
 class Gathering:
@@ -204,6 +209,21 @@ class Gathering:
             self._flow.nbytes - self.taken[1] > self.spec.batch_bytes
             or self._log.top - self.cursor > self._batch_events
         )
+
+    def room(self, writable: Callable[[], int]) -> int:
+        """How many bytes the next batch may hold, where more is waiting than `is_crowded` says.
+
+        ``batch_bytes`` are what may have to be held until the socket takes it. What it would take
+        at once is held by nobody, so it may come on top: where a batch would have few events, or
+        where these are encoded already, for other readers too. What a batch costs, however many
+        events it has, is as much as to encode and send four of 20 KB.
+        """
+        least = self.spec.batch_bytes
+        waiting = self._flow.events - self.taken[0]
+        readers = self._log.readers + (self._track.readers if self._track is not None else 0)
+        if readers > 1 or self._flow.nbytes - self.taken[1] > waiting * _LARGE_EVENT_BYTES:
+            return least + min(writable(), _MOST_ON_TOP * least)
+        return least
 
     def _take_entries(self, outlet: Outlet[T]) -> None:
         log = self._log

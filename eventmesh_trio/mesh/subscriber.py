@@ -5,6 +5,7 @@ everything of it but receiving is synchronous. A writer loops: `receive_batch`, 
 """
 
 from collections import deque
+from collections.abc import Callable
 from math import inf
 from typing import Protocol, TypeVar
 
@@ -31,6 +32,10 @@ from eventmesh_trio.wire.events import Event, Gap
 __all__ = ["Batch", "Home", "OverflowStrategy", "ReaderSpec", "Subscriber", "SubscriberStatistics"]
 
 T = TypeVar("T")
+
+
+def _unknown() -> int:
+    return 0
 
 
 class Home(Protocol):
@@ -115,13 +120,16 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
 
     # --- Receiving ----------------------------------------------------------------------------
 
-    async def receive_batch(self) -> Batch:
+    async def receive_batch(self, writable: Callable[[], int] = _unknown) -> Batch:
         """Everything that the writer should write now, in order; waits where there is nothing.
 
         In order: notices, a gap, logged events, progress, a warning, the server's health, a
         heartbeat. A batch is bounded by ``spec.batch_bytes``; when idle it is one event, under load
         it grows. Asking for the next batch says that the last one was written.
 
+        Args:
+          writable: how many bytes a write would not have to hold. A batch may be larger by some of
+            them, where that is worth while (`Gathering.room`).
         Raises:
           trio.EndOfChannel: what ``spec.until`` names has come, and everything was handed out.
           BackpressureExceeded: this reader held its run back longer than ``stall_seconds``.
@@ -135,7 +143,8 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         self._gathering.settle()
         while True:
             self._check_open()
-            if self._gathering.is_crowded():
+            crowded = self._gathering.is_crowded()
+            if crowded:
                 # No full checkpoint: the write that follows is one. A step of the loop for each
                 # batch less is 5 % of the time to one reader. What fills no batch waits for more:
                 # there is one batch in seven less to write.
@@ -145,7 +154,8 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
             else:
                 await trio.lowlevel.checkpoint()
             self._check_open()
-            outlet = EncodedOutlet(self._log, self.spec.encoder_for, self.spec.batch_bytes)
+            room = self._gathering.room(writable) if crowded else self.spec.batch_bytes
+            outlet = EncodedOutlet(self._log, self.spec.encoder_for, room)
             self._gather(outlet)
             if outlet.items:
                 asked = self._gathering.first_bytes

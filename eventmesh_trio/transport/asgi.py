@@ -186,6 +186,9 @@ class _ASGIExchange:
         self._head = self._start_message(status, fields)
         await trio.lowlevel.checkpoint()
 
+    def writable_bytes(self) -> int:
+        return 0  # the server that hosts us does not tell
+
     async def send_some(self, data: bytes) -> None:
         if not self.started or self.ended:
             raise LocalProtocolError("send_some belongs between start_response and end_response")
@@ -314,6 +317,9 @@ class _ASGIWebSocket:
     async def send_texts(self, payloads: Sequence[bytes]) -> None:
         for payload in payloads:
             await self._write({"type": "websocket.send", "text": payload.decode("utf-8")})
+
+    def writable_bytes(self) -> int:
+        return 0  # as above
 
     async def send_frames(self, frames: bytes) -> None:  # noqa: ARG002
         raise LocalProtocolError("under ASGI a WebSocket takes messages, not frames")

@@ -1,10 +1,11 @@
 """One request and its response on a native HTTP/1.1 connection: `eventmesh_trio.abc.Exchange`."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from email.utils import formatdate
 from types import TracebackType
+from typing import Final
 
 import trio
 
@@ -23,6 +24,9 @@ from eventmesh_trio.wire.http11 import ServerConnection
 from eventmesh_trio.wire.websocket import negotiate
 
 __all__ = ["HTTPExchange", "date_field"]
+
+_COPIED_BYTES: Final = 16 * 1024
+"""Below this a body is copied into its frame; above, three pieces for the kernel cost less."""
 
 _date: tuple[int, bytes] = (0, b"")
 
@@ -145,11 +149,14 @@ class HTTPExchange:
     async def send_some(self, data: bytes) -> None:
         if self._wire.can_answer or self._ended:
             raise LocalProtocolError("send_some belongs between start_response and end_response")
-        data = self._wire.send_body(data)
-        if self._held:
-            data = self._held + data
-            self._held = b""
-        await self._write(data)
+        held, self._held = self._held, b""
+        if len(data) < _COPIED_BYTES:
+            await self._write(held + self._wire.send_body(data))
+        else:
+            await self._write((held, *self._wire.send_body_pieces(data)))
+
+    def writable_bytes(self) -> int:
+        return self._link.writable_bytes()
 
     async def end_response(self) -> None:
         data = self._held + self._end()
@@ -177,7 +184,7 @@ class HTTPExchange:
         # For HEAD and the like h11 expects no body, whatever the fields say.
         return self._wire.send_end()
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, data: bytes | Sequence[bytes]) -> None:
         if self._first_byte_at is None and data:
             self._first_byte_at = trio.current_time()
         if data:

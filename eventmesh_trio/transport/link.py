@@ -1,7 +1,10 @@
 """One socket's bytes: reads and writes with their deadlines, and how it ends."""
 
 import os
+import socket
 import struct
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import attrs
@@ -15,7 +18,12 @@ __all__ = ["Link"]
 
 _READ_BYTES: Final = 64 * 1024
 _PIECE_BYTES: Final = 128 * 1024
+_MOST_PIECES: Final = 1024
+"""``IOV_MAX``: the kernel refuses more in one call."""
 _SO_LINGER_RESET: Final = struct.pack("ii", 1, 0)
+_SO_MEMINFO: Final = 55  # Linux's; `socket` has no name for it
+_MEMINFO: Final = struct.Struct("9I")
+_SNDBUF, _QUEUED = 3, 5  # where these stand in it: SK_MEMINFO_SNDBUF, SK_MEMINFO_WMEM_QUEUED
 
 
 def _read_nowait(sock: trio.socket.SocketType) -> bytes | None:
@@ -92,10 +100,26 @@ class Link:
             self.peer_left = True
         return bytes(data)
 
-    async def write(self, data: bytes) -> None:
-        """Write all of ``data``, in one piece up to 128 KiB.
+    def writable_bytes(self) -> int:
+        """What the kernel would take of a write for sure, at once; 0 where that is not known.
 
-        A checkpoint where it waits, and at least every 128 KiB where the kernel takes all at once:
+        At most ``unsent_bytes``: all that is queued counts as unsent, and half of the buffer as
+        the kernel's own, whose accounts hold more than the bytes.
+        """
+        if isinstance(self.stream, trio.SocketStream):
+            with suppress(OSError):  # no Linux, no TCP, or closed
+                raw = self.stream.socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+                if len(raw) == _MEMINFO.size:
+                    found = _MEMINFO.unpack(raw)
+                    most = min(self.limits.unsent_bytes, int(found[_SNDBUF]) // 2)
+                    return max(0, most - int(found[_QUEUED]))
+        return 0
+
+    async def write(self, data: bytes | Sequence[bytes]) -> None:
+        """Write all of ``data``, or of pieces of it in their order.
+
+        In one call up to 128 KiB, or 256 in pieces, which are then joined by the kernel alone. A
+        checkpoint where it waits, and at least every so often where the kernel takes all at once:
         who writes without end cannot keep others from their turn for long.
 
         Raises:
@@ -106,13 +130,12 @@ class Link:
             await trio.lowlevel.checkpoint()
             raise ConnectionBroken("the connection is closed")
         try:
-            if len(data) <= _PIECE_BYTES:
+            if not isinstance(data, bytes):
+                await self._send_pieces(data)
+            elif len(data) <= _PIECE_BYTES:
                 await self._send(data)
             else:
-                with memoryview(data) as view:
-                    for start in range(0, len(view), _PIECE_BYTES):
-                        with view[start : start + _PIECE_BYTES] as piece:
-                            await self._send(piece)
+                await self._send_long(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.broken = True
             raise ConnectionBroken("the client closed the connection") from error
@@ -125,17 +148,26 @@ class Link:
                 with trio.move_on_after(self.limits.farewell_seconds, shield=True):
                     await trio.aclose_forcefully(self.stream)
 
+    async def _send_long(self, data: bytes) -> None:
+        with memoryview(data) as view:
+            for start in range(0, len(view), _PIECE_BYTES):
+                with view[start : start + _PIECE_BYTES] as piece:
+                    await self._send(piece)
+
+    async def _send_pieces(self, pieces: Sequence[bytes]) -> None:
+        # Joining 64 KiB first takes as long as sending them does.
+        nbytes = sum(map(len, pieces))
+        at_once = len(pieces) <= _MOST_PIECES and nbytes <= 2 * _PIECE_BYTES
+        sent = self._send_nowait(pieces) if at_once else 0
+        if sent == nbytes:
+            await self._let_others_run(sent)
+        else:
+            await self._send_long(b"".join(pieces)[sent:])
+
     async def _send(self, data: bytes | memoryview) -> None:
-        sent = self._send_nowait(data)
+        sent = self._send_nowait((data,))
         if sent == len(data):
-            # Two writes of 64 KiB a turn, and not one: a turn is 10 us for its task, and as much
-            # for those that it waits for. One fast reader is served a tenth quicker.
-            self._unyielded_bytes += sent
-            if self._unyielded_bytes < _PIECE_BYTES:
-                await trio.lowlevel.checkpoint_if_cancelled()
-            else:
-                self._unyielded_bytes = 0
-                await trio.lowlevel.checkpoint()
+            await self._let_others_run(sent)
             return
         if sent:
             data = memoryview(data)[sent:]
@@ -145,7 +177,17 @@ class Link:
         if scope.cancelled_caught:
             raise ConnectionBroken(f"the client took no data for {stall_seconds:g} seconds")
 
-    def _send_nowait(self, data: bytes | memoryview) -> int:
+    async def _let_others_run(self, sent: int) -> None:
+        # Two writes of 64 KiB a turn, and not one: a turn is 10 us for its task, and as much
+        # for those that it waits for. One fast reader is served a tenth quicker.
+        self._unyielded_bytes += sent
+        if self._unyielded_bytes < _PIECE_BYTES:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            self._unyielded_bytes = 0
+            await trio.lowlevel.checkpoint()
+
+    def _send_nowait(self, pieces: Sequence[bytes | memoryview]) -> int:
         """Hand the kernel what it takes at once; how much that was.
 
         Nearly always all of it, and then neither a deadline nor `send_all` is needed: 15 us a write
@@ -154,7 +196,7 @@ class Link:
         if not isinstance(self.stream, trio.SocketStream):
             return 0
         try:
-            return os.write(self.stream.socket.fileno(), data)
+            return os.writev(self.stream.socket.fileno(), pieces)
         except BlockingIOError:
             return 0
         except OSError as error:

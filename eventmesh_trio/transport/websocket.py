@@ -165,6 +165,9 @@ class NativeWebSocket:
     async def send_texts(self, payloads: Sequence[bytes]) -> None:
         await self._send(b"".join([self.frame_style.encode(payload) for payload in payloads]))
 
+    def writable_bytes(self) -> int:
+        return self._link.writable_bytes()
+
     async def send_frames(self, frames: bytes) -> None:
         await self._send(frames)
 

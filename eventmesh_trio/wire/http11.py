@@ -8,6 +8,7 @@ upgraded protocol) stay in our buffer, never in h11's.
 """
 
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final, Literal
 
@@ -334,6 +335,12 @@ class ServerConnection:
         if self._framing == "close":
             return data
         return self._send(h11.Data(data=data))
+
+    def send_body_pieces(self, data: bytes) -> Sequence[bytes]:
+        """As `send_body`, without copying ``data`` into its frame."""
+        if data and self._framing == "chunked":
+            return (b"%x\r\n" % len(data), data, b"\r\n")
+        return (self.send_body(data),)
 
     def send_end(self) -> bytes:
         """The end of the response: the last chunk, or nothing."""
