@@ -103,16 +103,17 @@ class Link:
     def writable_bytes(self) -> int:
         """What the kernel would take of a write for sure, at once; 0 where that is not known.
 
-        At most ``unsent_bytes``: all that is queued counts as unsent, and half of the buffer as
-        the kernel's own, whose accounts hold more than the bytes.
+        Linux stops up to a quarter before ``unsent_bytes``, and half of the buffer is taken for its
+        own, whose accounts hold more than the bytes. What is queued counts twice, so that nothing
+        is left well before a peer that does not read fills either.
         """
         if isinstance(self.stream, trio.SocketStream):
             with suppress(OSError):  # no Linux, no TCP, or closed
                 raw = self.stream.socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
                 if len(raw) == _MEMINFO.size:
                     found = _MEMINFO.unpack(raw)
-                    most = min(self.limits.unsent_bytes, int(found[_SNDBUF]) // 2)
-                    return max(0, most - int(found[_QUEUED]))
+                    most = min(self.limits.unsent_bytes * 3 // 4, int(found[_SNDBUF]) // 2)
+                    return max(0, most - 2 * int(found[_QUEUED]))
         return 0
 
     async def write(self, data: bytes | Sequence[bytes]) -> None:

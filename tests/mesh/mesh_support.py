@@ -218,10 +218,11 @@ LINES = LineEncoder()
 
 def spec(**settings: Any) -> ReaderSpec:
     """A reader of lines, without heartbeats unless they are asked for."""
+    settings.setdefault("encoder_for", lambda _: LINES)
     settings.setdefault("heartbeat_seconds", float("inf"))
     if "request_id" in settings:
         settings.setdefault("until", "run")
-    return ReaderSpec(encoder_for=lambda _: LINES, **settings)
+    return ReaderSpec(**settings)
 
 
 def parsed(pieces: Sequence[bytes]) -> list[dict[str, Any]]:

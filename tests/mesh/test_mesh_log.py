@@ -249,6 +249,15 @@ def test_what_its_only_reader_took_is_there_for_whoever_comes_later() -> None:
     assert list(lines) == [HTTPEncoder("ndjson").encode(event) for event in before]
 
 
+def test_large_events_are_kept_as_they_are_when_their_only_reader_took_them() -> None:
+    log = a_log()
+    track = log.open_track("a", lambda: None)
+    fill(log, track, 3, "x" * 5000)
+    before = [log.event(seq) for seq in range(1, 4)]
+    log.joined(HTTPEncoder("ndjson"), 1, 3, MIB, must=True)
+    assert all(log.event(seq) is before[seq - 1] for seq in range(1, 4))
+
+
 def test_a_batch_of_which_a_part_was_evicted_gives_the_rest() -> None:
     log = a_log(replay_bytes=20_000)
     track = log.open_track("a", lambda: None)
@@ -259,6 +268,25 @@ def test_a_batch_of_which_a_part_was_evicted_gives_the_rest() -> None:
     assert [log.event(seq).id for seq in range(log.first, 28)] == [
         log.id_of(seq) for seq in range(log.first, 28)
     ]
+
+
+async def test_a_publisher_of_large_events_is_woken_when_half_of_the_bytes_are_free(
+    autojump_clock: object,
+) -> None:
+    log = a_log()
+    track = log.open_track("a", lambda: None)
+    place = log.add_place(log.flow, 0, capacity=900, window_bytes=MIB, owner=None)
+    while log.has_room(track):
+        fill(log, track, 1, "x" * 10_000)
+    half = next(seq for seq in range(log.top) if log.weight(seq + 1, log.top) <= MIB // 2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.room.park)
+        await trio.testing.wait_all_tasks_blocked()
+        log.move_place(place, half - 1, *log.counted(log.flow, half - 1))
+        await trio.testing.wait_all_tasks_blocked()
+        assert log.has_room(track)
+        assert len(nursery.child_tasks) == 1
+        log.move_place(place, half, *log.counted(log.flow, half))
 
 
 @pytest.mark.parametrize(("capacity", "enough"), [(64, 32), (900, 64)])

@@ -71,6 +71,58 @@ async def test_what_waits_comes_in_one_batch_bounded_by_bytes(
     assert max(sizes) > 5
 
 
+async def batch_sizes(reader: Subscriber, writable: int) -> list[int]:
+    sizes = []
+    while True:
+        try:
+            batch = await reader.receive_batch(lambda: writable)
+        except trio.EndOfChannel:
+            return sizes
+        sizes.append(batch.nbytes)
+        reader.sent(batch.events, batch.nbytes, 0)
+
+
+async def test_a_batch_of_large_events_is_larger_by_what_the_socket_takes_at_once(
+    autojump_clock: object, hub: Hub
+) -> None:
+    job = SmallJob(total=40, text="x" * 5000)
+    _, run, reader = start(
+        hub, job, batch_bytes=20_000, progress=False, encoder_for=lambda _: HTTPEncoder("ndjson")
+    )
+    await run.wait_ended()
+    sizes = await batch_sizes(reader, 15_000)
+    assert 30_000 < max(sizes) <= 35_000
+
+
+async def test_a_batch_is_at_most_three_times_as_large_as_was_asked_for(
+    autojump_clock: object, hub: Hub
+) -> None:
+    job = SmallJob(total=40, text="x" * 5000)
+    _, run, reader = start(
+        hub, job, batch_bytes=20_000, progress=False, encoder_for=lambda _: HTTPEncoder("ndjson")
+    )
+    await run.wait_ended()
+    sizes = await batch_sizes(reader, 2**20)
+    assert 50_000 < max(sizes) <= 60_000
+
+
+async def test_a_batch_of_small_events_is_no_larger_though_the_socket_would_take_more(
+    autojump_clock: object, hub: Hub
+) -> None:
+    _, run, reader = start(hub, SmallJob(total=100), batch_bytes=1000, progress=False)
+    await run.wait_ended()
+    assert max(await batch_sizes(reader, 2**20)) <= 1000
+
+
+async def test_a_batch_is_larger_where_its_events_are_encoded_for_others_too(
+    autojump_clock: object, hub: Hub
+) -> None:
+    session, run, reader = start(hub, SmallJob(total=100), batch_bytes=1000, progress=False)
+    session.subscribe(reader.spec)
+    await run.wait_ended()
+    assert 2000 < max(await batch_sizes(reader, 2**20)) <= 3000
+
+
 async def test_one_event_larger_than_a_batch_goes_alone(autojump_clock: object, hub: Hub) -> None:
     _, run, reader = start(hub, SmallJob(total=3), batch_bytes=10, progress=False)
     await run.wait_ended()
