@@ -78,6 +78,6 @@ async def test_nothing_is_said_to_be_writable_while_a_peer_reads_nothing() -> No
         assert link.writable_bytes() == 0
 
 
-async def test_of_a_stream_that_is_no_socket_nothing_is_known() -> None:
+def test_of_a_stream_that_is_no_socket_nothing_is_known() -> None:
     ours, _ = trio.testing.memory_stream_pair()
     assert Link(ours, TransportLimits()).writable_bytes() == 0
