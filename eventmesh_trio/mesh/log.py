@@ -243,6 +243,7 @@ class EventLog(Archive):
 
     def shrink(self) -> None:
         """Memory is short: keep nothing for replay but what a place holds."""
+        self.shares.clear()
         if self.kept_bytes > self._kept_for_replay:
             self._trim()
 

@@ -14,6 +14,7 @@ from eventmesh_trio.abc import Encoder
 from eventmesh_trio.mesh.archive import fitting
 from eventmesh_trio.mesh.flow import Track
 from eventmesh_trio.mesh.log import EventLog
+from eventmesh_trio.mesh.shares import LEAST_SHARED, Share
 from eventmesh_trio.wire.events import PERSONAL, Event
 
 __all__ = ["EncodedOutlet", "EventOutlet", "Outlet"]
@@ -81,6 +82,14 @@ class EncodedOutlet(Outlet[bytes]):
                 self.nbytes += len(data)
                 self.events += shown
             return count
+        share = log.shares.find(encoder, start) if encoder.joins else None
+        if share is not None and share.taken <= stop + 1 - start:
+            if len(share.data) <= room:
+                self._add_joined(share)
+                return share.taken
+            if self.items:  # the next batch begins where others' did
+                self.full = True
+                return 0
         pieces = log.encoded(encoder, start, stop, room)
         count, nbytes = fitting(pieces, room)
         if count < len(pieces):
@@ -88,8 +97,20 @@ class EncodedOutlet(Outlet[bytes]):
             if count == 0 and not self.items:
                 count, nbytes = 1, len(pieces[0])
             pieces = pieces[:count]
-        self._add(pieces, nbytes)
+        if encoder.joins and count >= LEAST_SHARED:
+            shown = count if all(pieces) else sum(map(bool, pieces))
+            share = Share(b"".join(pieces), count, shown)
+            log.shares.keep(encoder, start, share)
+            self._add_joined(share)
+        else:
+            self._add(pieces, nbytes)
         return count
+
+    def _add_joined(self, share: Share) -> None:
+        if share.data:
+            self.items.append(share.data)
+        self.events += share.shown
+        self.nbytes += len(share.data)
 
     def take_notices(self, notices: list[bytes]) -> None:
         while notices and (not self.items or self.nbytes + len(notices[0]) <= self._room):
