@@ -225,6 +225,13 @@ def test_tags_within_tags_are_looked_for_in_linear_time(unit: str) -> None:
     assert time.process_time() - began < 1.5
 
 
+def test_a_long_value_is_not_read_anew_for_each_tag_before_it() -> None:
+    page = b"<p " * 3000 + b'x="' + b"word " * 100_000 + b'<">'
+    began = time.process_time()
+    guard(page)
+    assert time.process_time() - began < 0.5
+
+
 @pytest.mark.parametrize(
     "tags",
     [
