@@ -184,10 +184,11 @@ async def test_the_only_reader_gets_its_events_joined_and_two_get_the_same_bytes
     joined = await alone.receive_batch()
     assert (len(joined.pieces), joined.events) == (3, 23)  # metadata, the rest, summary
     readers = [session.subscribe(spec, after=0) for _ in range(2)]
-    for reader in readers:
-        batch = await reader.receive_batch()
-        assert len(batch.pieces) == batch.events == 23
-        assert b"".join(batch.pieces[1:-1]) == joined.pieces[1]
+    batches = [await reader.receive_batch() for reader in readers]
+    for batch in batches:
+        assert (len(batch.pieces), batch.events) == (3, 23)
+        assert batch.pieces[1] == joined.pieces[1]
+    assert batches[0].pieces[1] is batches[1].pieces[1]
 
 
 async def test_a_joined_batch_is_bounded_by_bytes_but_takes_one_event_however_large(
