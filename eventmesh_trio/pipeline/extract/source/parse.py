@@ -66,8 +66,8 @@ _LOOK_BYTES: Final = 8192
 _BYTES_PER_LOOK: Final = 1024
 """So often a tag that goes beyond them is looked at once more from its beginning: 8 us each."""
 _DOUBTS: Final = 64
-"""Of longer ones in which others may begin: so many are read to their end, each in 3 ms a megabyte at
-most. Real pages have 31 at most, in scripts; from the last on, a page has all its tags capped."""
+"""Of longer ones in which others may begin: so many are read to their end, each in 3 ms a megabyte.
+Real pages have 31 at most, in scripts; from the last on, a page has all its tags capped."""
 _BEFORE_OPENING_QUOTES: Final = b" \t\r\n\f='"
 
 _SPACE: Final = rb" \t\n\r\f"  # a vertical tab is none in HTML, as it is for ``\s``
