@@ -106,8 +106,11 @@ class WebSocket(Protocol):
         """What of a write would not have to be held here for want of room, about; 0: unknown."""
         ...
 
-    async def send_frames(self, frames: bytes) -> None:
-        """Send whole, unmasked frames made by `eventmesh_trio.wire.websocket`; one write."""
+    async def send_frames(self, *frames: bytes) -> None:
+        """Send whole, unmasked frames made by `eventmesh_trio.wire.websocket`, in one write.
+
+        Where one piece ends and the next begins is nothing to the frames.
+        """
         ...
 
     async def aclose(self, close_code: int = 1000, reason: str = "") -> None:
@@ -158,8 +161,8 @@ class Exchange(Protocol):
         """What of a write would not have to be held here for want of room, about; 0: unknown."""
         ...
 
-    async def send_some(self, data: bytes) -> None:
-        """Send a piece of the body as one chunk, in one write. Empty data sends a held-back head.
+    async def send_some(self, *pieces: bytes) -> None:
+        """Send more of the body as one chunk, in one write. Empty pieces send a held-back head.
 
         Raises `ConnectionBroken` when the peer left or the write stalled past its limit.
         Cancelled mid-write: the connection is closed; no mixed bytes ever follow.

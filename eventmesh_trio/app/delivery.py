@@ -3,7 +3,7 @@
 Nothing else knows both.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -80,14 +80,14 @@ async def _write_batches(
             batch = await receive()
         except trio.EndOfChannel:
             break
-        body = preamble + b"".join(batch.pieces)
+        pieces: Sequence[bytes] = [preamble, *batch.pieces] if preamble else batch.pieces
         preamble = b""
         if coder is not None:
-            body = await coded(coder, body)
+            pieces = [await coded(coder, b"".join(pieces))]
         started = trio.current_time()
-        await exchange.send_some(body)
-        subscriber.sent(batch.events, len(body), trio.current_time() - started)
-        del batch, body  # an idle stream would hold them until its next event
+        await exchange.send_some(*pieces)
+        subscriber.sent(batch.events, sum(map(len, pieces)), trio.current_time() - started)
+        del batch, pieces  # an idle stream would hold them until its next event
         if waiting_since is not None and exchange.first_byte_at is not None:
             first_byte(exchange.first_byte_at - waiting_since)
             waiting_since = None
@@ -135,7 +135,7 @@ async def deliver_messages(
             return
         started = trio.current_time()
         if socket.takes_frames:
-            await socket.send_frames(b"".join(batch.pieces))
+            await socket.send_frames(*batch.pieces)
         else:
             await socket.send_texts(batch.pieces)
         now = trio.current_time()

@@ -189,14 +189,14 @@ class _ASGIExchange:
     def writable_bytes(self) -> int:
         return 0  # the server that hosts us does not tell
 
-    async def send_some(self, data: bytes) -> None:
+    async def send_some(self, *pieces: bytes) -> None:
         if not self.started or self.ended:
             raise LocalProtocolError("send_some belongs between start_response and end_response")
         if self.expired:
             raise ConnectionBroken("the response has reached its maximum age: reconnect")
         await self._flush_head()
-        if data:
-            await self._write({"type": f"{self._prefix}.body", "body": data, "more_body": True})
+        if body := b"".join(pieces):
+            await self._write({"type": f"{self._prefix}.body", "body": body, "more_body": True})
 
     async def end_response(self) -> None:
         await self._flush_head()
@@ -321,7 +321,7 @@ class _ASGIWebSocket:
     def writable_bytes(self) -> int:
         return 0  # as above
 
-    async def send_frames(self, frames: bytes) -> None:  # noqa: ARG002
+    async def send_frames(self, *frames: bytes) -> None:  # noqa: ARG002
         raise LocalProtocolError("under ASGI a WebSocket takes messages, not frames")
 
     async def _write(self, message: Message) -> None:

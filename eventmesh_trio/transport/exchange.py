@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from email.utils import formatdate
 from types import TracebackType
-from typing import Final
 
 import trio
 
@@ -18,15 +17,12 @@ from eventmesh_trio.errors import (
 )
 from eventmesh_trio.transport.departures import Departures, until_returned
 from eventmesh_trio.transport.limits import TransportLimits
-from eventmesh_trio.transport.link import Link
+from eventmesh_trio.transport.link import Link, are_small
 from eventmesh_trio.transport.websocket import NativeWebSocket
 from eventmesh_trio.wire.http11 import ServerConnection
 from eventmesh_trio.wire.websocket import negotiate
 
 __all__ = ["HTTPExchange", "date_field"]
-
-_COPIED_BYTES: Final = 16 * 1024
-"""Below this a body is copied into its frame; above, three pieces for the kernel cost less."""
 
 _date: tuple[int, bytes] = (0, b"")
 
@@ -146,14 +142,14 @@ class HTTPExchange:
         self._held = self._head(status, fields)
         await trio.lowlevel.checkpoint()
 
-    async def send_some(self, data: bytes) -> None:
+    async def send_some(self, *pieces: bytes) -> None:
         if self._wire.can_answer or self._ended:
             raise LocalProtocolError("send_some belongs between start_response and end_response")
         held, self._held = self._held, b""
-        if len(data) < _COPIED_BYTES:
-            await self._write(held + self._wire.send_body(data))
+        if are_small(pieces):
+            await self._write(held + self._wire.send_body(b"".join(pieces)))
         else:
-            await self._write((held, *self._wire.send_body_pieces(data)))
+            await self._write((held, *self._wire.send_body_pieces(pieces)))
 
     def writable_bytes(self) -> int:
         return self._link.writable_bytes()

@@ -14,16 +14,23 @@ from eventmesh_trio.errors import ConnectionBroken
 from eventmesh_trio.transport.departures import Departures
 from eventmesh_trio.transport.limits import TransportLimits
 
-__all__ = ["Link"]
+__all__ = ["Link", "are_small"]
 
 _READ_BYTES: Final = 64 * 1024
 _PIECE_BYTES: Final = 128 * 1024
 _MOST_PIECES: Final = 1024
 """``IOV_MAX``: the kernel refuses more in one call."""
+_COPIED_BYTES: Final = 16 * 1024
+"""Of a piece. Smaller ones are joined; to hand larger ones to the kernel as they are costs less."""
 _SO_LINGER_RESET: Final = struct.pack("ii", 1, 0)
 _SO_MEMINFO: Final = 55  # Linux's; `socket` has no name for it
 _MEMINFO: Final = struct.Struct("9I")
 _SNDBUF, _QUEUED = 3, 5  # where these stand in it: SK_MEMINFO_SNDBUF, SK_MEMINFO_WMEM_QUEUED
+
+
+def are_small(pieces: Sequence[bytes]) -> bool:
+    """Whether pieces of one write are better copied into one."""
+    return sum(map(len, pieces)) < _COPIED_BYTES * len(pieces)
 
 
 def _read_nowait(sock: trio.socket.SocketType) -> bytes | None:

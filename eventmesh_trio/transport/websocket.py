@@ -6,7 +6,7 @@ from contextlib import suppress
 import trio
 
 from eventmesh_trio.errors import ConnectionBroken, LocalProtocolError, WebSocketClosed
-from eventmesh_trio.transport.link import Link
+from eventmesh_trio.transport.link import Link, are_small
 from eventmesh_trio.transport.turns import Turns
 from eventmesh_trio.wire.deflate import Deflate
 from eventmesh_trio.wire.websocket import (
@@ -168,10 +168,10 @@ class NativeWebSocket:
     def writable_bytes(self) -> int:
         return self._link.writable_bytes()
 
-    async def send_frames(self, frames: bytes) -> None:
-        await self._send(frames)
+    async def send_frames(self, *frames: bytes) -> None:
+        await self._send(b"".join(frames) if are_small(frames) else frames)
 
-    async def _send(self, data: bytes) -> None:
+    async def _send(self, data: bytes | Sequence[bytes]) -> None:
         if not self._sending.take_nowait():  # the write that follows is the checkpoint
             await self._sending.take()
         try:

@@ -6,6 +6,7 @@ carry, and one page must not end a stream. Decoding fails in one way only, whate
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any, Final
 
 import msgspec
@@ -105,8 +106,11 @@ def encode_json_into(buffer: bytearray, value: object) -> None:
         buffer += encode_json(value)
 
 
-def encode_json_lines(values: Sequence[object]) -> bytes:
+def encode_json_lines(values: Sequence[object], room: float = inf) -> tuple[bytes, int]:
     """What `encode_json` returns for each of ``values``, each with a newline behind it.
+
+    Returns:
+      those that fit into ``room`` bytes, at least one, in one piece; and how many they are.
 
     0.9 us an event, not 1.2, and in no more memory than it fills. msgspec's own bytes, of lines
     too, keep what they grew into, up to half as much again: a log of them held 480 MB, not 290.
@@ -118,12 +122,17 @@ def encode_json_lines(values: Sequence[object]) -> bytes:
             encode_into(value, buffer, -1)
             buffer += b"\n"
     except UnicodeEncodeError:
-        return b"".join([encode_json(value) + b"\n" for value in values])
-    return written(buffer, start)
+        lines = [encode_json(value) + b"\n" for value in values]
+        buffer, start = bytearray().join(lines), 0
+    return _fitting(buffer, start, b"\n", len(values), room)
 
 
-def encode_json_parts(values: Sequence[object], heads: Sequence[bytes], tail: bytes) -> bytes:
-    """Each of ``values`` as `encode_json` has it, between its head and ``tail``; all in one piece.
+def encode_json_parts(
+    values: Sequence[object], heads: Sequence[bytes], tail: bytes, room: float = inf
+) -> tuple[bytes, int]:
+    """Each of ``values`` as `encode_json` has it, between its head and ``tail``.
+
+    Returns: as `encode_json_lines`.
 
     1.0 us an event; with a call of `encode_json_into` for each 1.45.
     """
@@ -136,8 +145,25 @@ def encode_json_parts(values: Sequence[object], heads: Sequence[bytes], tail: by
             buffer += tail
     except UnicodeEncodeError:
         parts = zip(heads, values, strict=True)
-        return b"".join([head + encode_json(value) + tail for head, value in parts])
-    return written(buffer, start)
+        blocks = [head + encode_json(value) + tail for head, value in parts]
+        buffer, start = bytearray().join(blocks), 0
+    return _fitting(buffer, start, tail, len(values), room)
+
+
+def _fitting(
+    buffer: bytearray, start: int, end: bytes, count: int, room: float
+) -> tuple[bytes, int]:
+    """Of ``count`` things from ``start`` on, each with ``end`` behind it, what fits; at least one.
+
+    Looked for before it is copied: most batches are tried with one event too many.
+    """
+    if len(buffer) - start <= room or count == 1:
+        return written(buffer, start), count
+    stop = buffer.rfind(end, start, start + int(room)) + len(end)
+    if stop < start + len(end):
+        stop = buffer.find(end, start) + len(end)
+    # What is left out is little; counting 64 KiB takes 20-50 us.
+    return written(buffer, start, stop), count - buffer.count(end, stop)
 
 
 def _without_surrogates(value: Any) -> Any:

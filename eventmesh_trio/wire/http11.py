@@ -336,11 +336,12 @@ class ServerConnection:
             return data
         return self._send(h11.Data(data=data))
 
-    def send_body_pieces(self, data: bytes) -> Sequence[bytes]:
-        """As `send_body`, without copying ``data`` into its frame."""
-        if data and self._framing == "chunked":
-            return (b"%x\r\n" % len(data), data, b"\r\n")
-        return (self.send_body(data),)
+    def send_body_pieces(self, pieces: Sequence[bytes]) -> Sequence[bytes]:
+        """As `send_body`, all in one chunk, without copying the pieces into it."""
+        nbytes = sum(map(len, pieces))
+        if nbytes and self._framing == "chunked":
+            return (b"%x\r\n" % nbytes, *pieces, b"\r\n")
+        return (self.send_body(b"".join(pieces)),)
 
     def send_end(self) -> bytes:
         """The end of the response: the last chunk, or nothing."""

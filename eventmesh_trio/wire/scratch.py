@@ -33,7 +33,7 @@ class Scratch(local):
         return self._buffer, len(self._buffer)
 
 
-def written(buffer: bytearray, start: int) -> bytes:
-    """A copy of what was appended from ``start`` on."""
+def written(buffer: bytearray, start: int, stop: int | None = None) -> bytes:
+    """A copy of what was appended from ``start`` on, or of that up to ``stop``."""
     with memoryview(buffer) as view:
-        return bytes(view[start:])
+        return bytes(view[start:stop])

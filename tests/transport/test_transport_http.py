@@ -118,6 +118,21 @@ async def test_a_chunked_response_comes_as_one_chunk_a_piece_and_keeps_the_conne
         assert (await peer.answer()).body == b"onetwo"
 
 
+@pytest.mark.parametrize("size", [3, 20_000])
+async def test_pieces_that_are_sent_at_once_are_one_chunk(size: int) -> None:
+    async def handler(exchange: Exchange) -> None:
+        await exchange.start_response(200, [])
+        await exchange.send_some(*[b"%d" % number * size for number in range(3)])
+        await exchange.send_some()
+        await exchange.end_response()
+
+    async with http_peer(handler) as peer:
+        await peer.send(GET)
+        raw = await peer.until(b"0\r\n\r\n")
+    body = b"0" * size + b"1" * size + b"2" * size
+    assert raw.endswith(b"\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (3 * size, body))
+
+
 async def test_a_head_is_held_back_for_its_first_piece_or_flushed_by_an_empty_one() -> None:
     writes = []
 

@@ -169,7 +169,7 @@ async def test_a_compressing_websocket_takes_frames_that_are_compressed_in_its_s
         assert websocket.takes_frames
         frame = websocket.frame_style.encode(b"a" * 300)
         assert len(frame) < 100
-        await websocket.send_frames(frame + encode_frames([b"b"]))
+        await websocket.send_frames(frame, encode_frames([b"b"]))
         await websocket.send_texts([b"c" * 300, b"d"])
         await receive_forever(websocket)
 

@@ -58,8 +58,8 @@ def test_each_thread_writes_in_its_own() -> None:
 def test_a_batch_that_is_kept_holds_no_more_memory_than_it_fills(framing: str) -> None:
     def encode() -> bytes:
         if framing == "lines":
-            return encode_json_lines(VALUES)
-        return encode_json_parts(VALUES, [b"data: "] * len(VALUES), b"\n\n")
+            return encode_json_lines(VALUES)[0]
+        return encode_json_parts(VALUES, [b"data: "] * len(VALUES), b"\n\n")[0]
 
     for _ in range(12):  # until what is written in is large enough
         encode()
