@@ -66,6 +66,8 @@ class Alarms:
         if len(self._heap) > 2 * self._live:  # so that the last one to go leaves none behind
             self._heap = [entry for entry in self._heap if entry[2].sleeper is not None]
             heapify(self._heap)
+            if not self._live:
+                self._nap.deadline = inf
 
     async def ring(self) -> None:
         """The task that wakes them. Never returns."""

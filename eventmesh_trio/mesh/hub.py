@@ -283,6 +283,7 @@ class Hub:
     def settle(self, run: Run) -> None:
         """The run has a reader again, or has ended."""
         self._lingering.pop(run, None)
+        self._leave_no_timer()
 
     def rest(self, session: Session) -> None:
         """Forget the session after ``retention_seconds`` unless it is used before.
@@ -313,6 +314,12 @@ class Hub:
         self._unused.pop(session, None)
         _, nbytes = self._resting.pop(session, (0.0, 0))
         self._resting_bytes -= nbytes
+        self._leave_no_timer()
+
+    def _leave_no_timer(self) -> None:
+        """Where the janitor waits for nothing any more, its nap has no deadline left."""
+        if not (self._lingering or self._unused or self._resting):
+            self._nap.deadline = self.census.next_judgement
 
     def _forget(self, session: Session) -> None:
         self._unrest(session)

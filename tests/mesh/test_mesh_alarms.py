@@ -65,6 +65,14 @@ async def test_an_alarm_that_has_rung_is_set_anew(
     assert len(sleeper.woken_at) == 2
 
 
+async def test_the_last_alarm_to_be_forgotten_takes_its_timer_along(alarms: Alarms) -> None:
+    first, last = (alarms.set(Sleeper(), trio.current_time() + due) for due in (5, 9))
+    alarms.forget(first)
+    assert trio.lowlevel.current_statistics().seconds_to_next_deadline < 10
+    alarms.forget(last)
+    assert trio.lowlevel.current_statistics().seconds_to_next_deadline == inf
+
+
 async def test_a_forgotten_alarm_never_rings_and_holds_nobody(
     alarms: Alarms, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from math import inf
 from typing import Any
 
 import pytest
@@ -68,6 +69,18 @@ async def test_giving_up_to_wait_for_a_session_leaves_nothing(
             for _ in range(10):
                 nursery.start_soon(hub.wait_session, "never")
     assert not hub._awaited
+
+
+async def test_a_hub_that_waits_for_nothing_has_no_timer() -> None:
+    async with open_hub(MeshLimits(retention_seconds=0, attach_wait_seconds=500)) as hub:
+        await trio.testing.wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().seconds_to_next_deadline == inf
+        hub.open_session("s")  # forgotten unless something begins in it
+        assert trio.lowlevel.current_statistics().seconds_to_next_deadline < 501
+        await crawl(hub, "s")
+        assert not hub.sessions
+        await trio.testing.wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().seconds_to_next_deadline == inf
 
 
 async def test_a_finished_session_is_kept_for_retention_and_then_forgotten_entirely(
