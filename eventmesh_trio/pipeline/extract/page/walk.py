@@ -2,6 +2,7 @@
 
 It keeps its own stack: no nesting can exhaust Python's. It is the longest loop of an extraction, a
 few thousand turns a page, and written accordingly: what most nodes need is in `Walk.run` itself.
+One module although it is long: every step of it moves the same state, from one block to the next.
 """
 
 import re
