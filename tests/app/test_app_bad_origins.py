@@ -20,10 +20,10 @@ from tests.helpers.bad_answers import ANSWERS
 from tests.helpers.bad_origin import NAMES, TLS_NAMES, Bad, open_bad_origin
 from tests.helpers.bad_pages import PAGES
 from tests.helpers.clock import wait_until
-from tests.helpers.held import resident_bytes
 from tests.helpers.probe import Delays, idle_process, probed_command, settings_for
+from tests.helpers.processes import children, resident_bytes, resident_bytes_each
 from tests.helpers.raw import open_crawl
-from tests.helpers.servers import KINDS, Kind, ServerProcess, children, open_server
+from tests.helpers.servers import KINDS, Kind, ServerProcess, open_server
 
 URL_SECONDS: Final = 0.5  # the deadline of a URL
 JOB_SECONDS: Final = 2.5  # of a worker with a page; a page has two attempts
@@ -315,7 +315,7 @@ def test_a_bad_origin_costs_its_own_url_one_proper_result(scene: Scene, group: s
         results, summary = crawl(scene, [url, *good], respect_robots=name.startswith("robots"))
         seconds = time.monotonic() - started
         grown = peak_bytes(pid) - before
-        workers = max([workers, *(resident_bytes(child) for child in children(pid))])
+        workers = max([workers, *resident_bytes_each(children(pid))])
         judge_good(good, results)
         (result,) = results[url]
         allowed = URL_SECONDS + BOUND_SECONDS + (2 * JOB_SECONDS if name in PAGES else 0)

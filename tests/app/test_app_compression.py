@@ -4,7 +4,6 @@ import json
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from eventmesh_trio.app.delivery import coded
 from eventmesh_trio.wire.content_coding import GzipEncoder, gzip_size
 from tests.helpers.clock import wait_until
 from tests.helpers.origin import Origin
+from tests.helpers.processes import resident_bytes
 from tests.helpers.raw import (
     Connection,
     NDJSONParser,
@@ -171,8 +171,3 @@ def open_streams(streams: ExitStack, server: ServerProcess, origin: Origin, coun
         stream = open_crawl(server.address, origin.stalling(1), headers=[GZIP])
         streams.enter_context(stream)
         next(stream.read_chunks())
-
-
-def resident_bytes(pid: int) -> int:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * 4096

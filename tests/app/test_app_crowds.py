@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
 from statistics import median
 
 import attrs
@@ -18,6 +17,7 @@ from tests.helpers.clock import cpu_seconds, queued_seconds, wait_until
 from tests.helpers.counted import open_counted_server
 from tests.helpers.crowd import Peer
 from tests.helpers.origin import Origin
+from tests.helpers.processes import resident_bytes
 from tests.helpers.raw import get_json, open_crawl, post_json, request
 from tests.helpers.servers import KINDS, Kind, ServerProcess, command_of, open_server
 
@@ -41,10 +41,6 @@ def many_descriptors(count: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def resident_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 @pytest.mark.slow

@@ -19,9 +19,10 @@ import trio
 from tests.helpers.clock import wait_until
 from tests.helpers.crowd import open_peer
 from tests.helpers.origin import Origin
+from tests.helpers.processes import command_line, descendants, is_running
 from tests.helpers.programs import require_program
 from tests.helpers.raw import open_crawl
-from tests.helpers.servers import ServerProcess, descendants, is_running, open_server
+from tests.helpers.servers import ServerProcess, open_server
 from tests.helpers.sessions import live_runs
 
 CRAWLS: Final = 200
@@ -36,10 +37,7 @@ def processes(server: ServerProcess, *marks: bytes) -> list[int]:
     """Those that the server has started, by what stands on their command line."""
     found = []
     for pid in descendants(server.serving_pid):
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except FileNotFoundError:
-            continue
+        command = command_line(pid)
         if any(mark in command for mark in marks) and is_running(pid):
             found.append(pid)
     return found

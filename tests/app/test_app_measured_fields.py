@@ -9,13 +9,13 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.helpers.clock import wait_until
 from tests.helpers.origin import Origin
+from tests.helpers.processes import resident_bytes
 from tests.helpers.raw import (
     Connection,
     StreamedEvent,
@@ -439,8 +439,7 @@ def test_each_kind_of_failure_has_its_own_advice(server: ServerProcess, origin: 
 
 
 def resident_mib(server: ServerProcess) -> float:
-    pages = int(Path(f"/proc/{server.serving_pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGESIZE") / (1 << 20)
+    return resident_bytes(server.serving_pid) / (1 << 20)
 
 
 def test_a_heartbeat_tells_of_this_connection_and_of_the_server_as_they_are(

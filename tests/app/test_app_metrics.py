@@ -1,12 +1,10 @@
 """``/metrics``, ``/stats`` and the probes: named by the rules, and moved by what they measure."""
 
-import os
 import re
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final, get_args
 
 import pytest
@@ -25,6 +23,7 @@ from eventmesh_trio.pipeline.reading import RenderOutcome
 from eventmesh_trio.pipeline.searching.limits import PROVIDERS
 from eventmesh_trio.pipeline.searching.search import OUTCOMES as SEARCH_OUTCOMES
 from tests.helpers.origin import Origin
+from tests.helpers.processes import resident_bytes
 from tests.helpers.raw import WebSocketClient, get_json, open_crawl, tag_of
 from tests.helpers.servers import ServerProcess, open_server
 
@@ -277,8 +276,7 @@ def test_the_process_is_measured(server: ServerProcess, origin: Origin) -> None:
         stream.close()
     opened = during["process_open_fds", ""] - before["process_open_fds", ""]
     assert opened >= 5
-    pages = int(Path(f"/proc/{server.serving_pid}/statm").read_text().split()[1])
-    resident = pages * os.sysconf("SC_PAGESIZE")
+    resident = resident_bytes(server.serving_pid)
     assert during["process_resident_memory_bytes", ""] == pytest.approx(resident, rel=0.1)
     assert during["process_cpu_seconds_total", ""] >= before["process_cpu_seconds_total", ""] > 0
     assert during["extraction_workers", ""] >= 1

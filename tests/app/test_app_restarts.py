@@ -23,8 +23,9 @@ import trio
 from tests.helpers.clock import wait_until
 from tests.helpers.crowd import open_peer
 from tests.helpers.origin import Origin
+from tests.helpers.processes import descendants, is_running
 from tests.helpers.raw import get_json, open_crawl
-from tests.helpers.servers import ServerProcess, command_of, descendants, is_running, open_server
+from tests.helpers.servers import ServerProcess, command_of, open_server
 
 CRAWLS: Final = 200
 AT_ONCE: Final = 4

@@ -19,9 +19,10 @@ from eventmesh_trio.app.lifespan import Mesh
 from eventmesh_trio.app.loading import load_config
 from tests.helpers.clock import wait_until
 from tests.helpers.crowd import Crowd, Peer
-from tests.helpers.held import Held, newest_of, resident_bytes, threads_end
+from tests.helpers.held import Held, newest_of, threads_end
 from tests.helpers.here import serve_here
 from tests.helpers.origin import ADDRESSES, Origin, open_origin
+from tests.helpers.processes import resident_bytes
 from tests.helpers.raw import get_json
 from tests.helpers.servers import KINDS, Kind, ServerProcess, open_server
 

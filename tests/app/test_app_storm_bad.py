@@ -24,10 +24,11 @@ from tests.helpers.bad_origin import TLS_NAMES, Bad, open_bad_origin
 from tests.helpers.bad_pages import PAGES
 from tests.helpers.clock import wait_until
 from tests.helpers.crowd import Peer, open_peer
-from tests.helpers.held import Held, resident_bytes, threads_end
+from tests.helpers.held import Held, threads_end
 from tests.helpers.here import serve_here
+from tests.helpers.processes import descendants, is_running, resident_bytes
 from tests.helpers.raw import get_json
-from tests.helpers.servers import KINDS, ServerProcess, descendants, is_running, open_server
+from tests.helpers.servers import KINDS, ServerProcess, open_server
 from tests.helpers.sessions import live_runs
 
 RUNS: Final = 100

@@ -21,6 +21,7 @@ from eventmesh_trio.errors import (
 from eventmesh_trio.pipeline.rendering.browser_program import find_browser
 from eventmesh_trio.pipeline.rendering.render import BrowserRenderer
 from eventmesh_trio.wire.requests import CrawlOptions
+from tests.helpers.processes import command_line
 from tests.helpers.render_site import Reply, open_site
 from tests.helpers.rendering import (
     browser_processes,
@@ -100,7 +101,7 @@ async def test_the_sandbox_is_left_out_only_where_sandbox_is_false(
     monkeypatch.undo()
     async with open_site() as site, open_renderer("render.sandbox=false") as renderer:
         await renderer.render(site.page("/", "<p>x"), PLAIN)
-        assert b"--no-sandbox" in Path(f"/proc/{main_process(ME)}/cmdline").read_bytes()
+        assert b"--no-sandbox" in command_line(main_process(ME))
 
 
 @shows("render.max_pages")
@@ -332,11 +333,7 @@ async def test_events_of_a_page_may_hold_max_event_bytes():
 async def test_the_end_of_a_browser_is_waited_for_for_farewell_seconds():
     async with open_site() as site, open_renderer("render.farewell_seconds=0.6") as renderer:
         await renderer.render(site.page("/", "<p>x"), PLAIN)
-        (keeper,) = (
-            pid
-            for pid in browser_processes(ME)
-            if b"browser_keeper" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        )
+        (keeper,) = (pid for pid in browser_processes(ME) if b"browser_keeper" in command_line(pid))
         os.kill(keeper, signal.SIGSTOP)
         began = trio.current_time()
     assert 0.6 < trio.current_time() - began < 5

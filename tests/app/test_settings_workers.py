@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from eventmesh_trio.app.lifespan import open_mesh
 from eventmesh_trio.errors import ParseFailure
 from eventmesh_trio.pipeline.workers.pool import WorkerPool
 from eventmesh_trio.testing import make_page
+from tests.helpers.processes import workers
 from tests.helpers.settled import settled, shows
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
@@ -38,45 +39,32 @@ async def read(pool: WorkerPool, text: str = "Text.") -> None:
     await pool.extract(page(text), "article", None)
 
 
-def workers() -> set[int]:
-    """The worker processes of this one."""
-    found: set[int] = set()
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError):
-            found.update(map(int, (task / "children").read_text().split()))
-    return {
-        pid
-        for pid in found
-        if b"pipeline.workers.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    }
-
-
 @shows("workers.workers")
 async def test_pages_are_read_by_so_many_workers_at_once():
     async with open_pool("workers.workers=3") as pool:
         async with trio.open_nursery() as nursery:
             for _ in range(6):
                 nursery.start_soon(read, pool)
-        assert pool.statistics().workers_alive == len(workers()) == 3
+        assert pool.statistics().workers_alive == len(workers("self")) == 3
 
 
 @shows("workers.job_seconds")
 async def test_a_page_may_take_job_seconds():
     async with open_pool("workers.job_seconds=1.5") as pool:
         await read(pool)
-        (hung,) = workers()
+        (hung,) = workers("self")
         os.kill(hung, signal.SIGSTOP)
         began = trio.current_time()
         await read(pool)  # by another: this one was killed
         assert 1.5 <= trio.current_time() - began < 10
-        assert hung not in workers()
+        assert hung not in workers("self")
 
 
 @shows("workers.memory_bytes")
 async def test_a_worker_has_memory_bytes_of_addresses():
     async with open_pool("workers.memory_bytes=700MB") as pool:
         await read(pool)
-        (pid,) = workers()
+        (pid,) = workers("self")
         limits = Path(f"/proc/{pid}/limits").read_text()
         (line,) = (line for line in limits.splitlines() if line.startswith("Max address space"))
         assert line.split()[3] == str(700 * 1024 * 1024)
@@ -94,7 +82,7 @@ async def test_a_worker_is_replaced_after_jobs_per_worker_pages():
 async def test_queue_pages_wait_inside_the_pool():
     async with open_pool("workers.queue_pages=3") as pool:
         await read(pool)
-        (hung,) = workers()
+        (hung,) = workers("self")
         os.kill(hung, signal.SIGSTOP)
         async with trio.open_nursery() as nursery:
             for _ in range(8):
@@ -116,14 +104,14 @@ async def test_a_document_over_max_answer_bytes_is_not_taken():
 async def test_a_worker_goes_on_for_abandoned_seconds_with_what_nobody_waits_for():
     async with open_pool("workers.abandoned_seconds=0.9") as pool:
         await read(pool)
-        (hung,) = workers()
+        (hung,) = workers("self")
         os.kill(hung, signal.SIGSTOP)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read, pool)
             await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         began = trio.current_time()
-        while hung in workers():
+        while hung in workers("self"):
             await trio.sleep(0.01)
         assert 0.85 < trio.current_time() - began < 5
 
@@ -141,7 +129,7 @@ async def test_a_killed_process_is_waited_for_for_farewell_seconds(
     monkeypatch.setattr(trio.Process, "kill", fail_to_kill)
     async with open_pool("workers.farewell_seconds=0.4") as pool:
         await read(pool)
-        (pid,) = workers()
+        (pid,) = workers("self")
         os.kill(pid, signal.SIGSTOP)
         began = trio.current_time()
     assert 0.35 < trio.current_time() - began < 5

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 import pytest
 
 from eventmesh_trio.demo.site import PATHS
+from tests.helpers.processes import descendants, is_running
 from tests.helpers.programs import CHECKOUT, require_program
-from tests.helpers.servers import descendants, is_running
 
 pytestmark = pytest.mark.slow
 

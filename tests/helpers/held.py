@@ -5,13 +5,14 @@ import os
 import sys
 import threading
 from collections import Counter
-from pathlib import Path
 
 import attrs
 import trio
 from trio._core import _run  # no public name: see `Held.measure`
 
-__all__ = ["Held", "newest_of", "resident_bytes", "threads_end"]
+from tests.helpers.processes import resident_bytes
+
+__all__ = ["Held", "newest_of", "threads_end"]
 
 
 @attrs.frozen
@@ -58,11 +59,6 @@ def newest_of(name: str, most: int = 3) -> list[str]:
         if f"{type(thing).__module__}.{type(thing).__qualname__}" == name
     ]
     return [repr(thing)[:300] for thing in found[-most:]]
-
-
-def resident_bytes(process: int | str) -> int:
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGESIZE")
 
 
 async def threads_end() -> None:

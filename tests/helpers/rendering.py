@@ -16,8 +16,8 @@ from eventmesh_trio.pipeline.network.proxy import open_proxy
 from eventmesh_trio.pipeline.rendering.browser import FOLDER_PREFIX
 from eventmesh_trio.pipeline.rendering.limits import RenderLimits
 from eventmesh_trio.pipeline.rendering.render import BrowserRenderer, open_renderer
+from tests.helpers.processes import command_line, descendants, is_running
 from tests.helpers.programs import require_program
-from tests.helpers.servers import descendants, is_running
 
 INSTALL_LINE = "apt-get install --yes chromium-headless-shell"
 LOOPBACK = AddressPolicy(allow_private=("127.0.0.0/8",))
@@ -71,30 +71,20 @@ def browser_processes(pid: int) -> list[int]:
 
 def is_browser(pid: int) -> bool:
     """Whether a process is alive, and a browser's or its keeper."""
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
+    command = command_line(pid)
     return is_running(pid) and (b"browser_keeper" in command or b"chromium" in command)
 
 
 def main_process(pid: int) -> int:
     """The browser's own process, of the only browser below one."""
-    (keeper,) = (one for one in browser_processes(pid) if b"browser_keeper" in _command(one))
-    (browser,) = (one for one in descendants(keeper) if b"--type=" not in _command(one))
+    (keeper,) = (one for one in browser_processes(pid) if b"browser_keeper" in command_line(one))
+    (browser,) = (one for one in descendants(keeper) if b"--type=" not in command_line(one))
     return browser
 
 
 def page_processes(pid: int) -> list[int]:
     """The processes of pages below one."""
-    return [one for one in browser_processes(pid) if b"--type=renderer" in _command(one)]
-
-
-def _command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
+    return [one for one in browser_processes(pid) if b"--type=renderer" in command_line(one)]
 
 
 def browser_folders() -> set[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from tests.helpers.processes import children, command_line, descendants, is_running
 from tests.helpers.programs import CHECKOUT
 
 Kind = Literal["native", "hypercorn"]
@@ -52,8 +53,7 @@ class ServerProcess:
         if self.kind == "native":
             return self.process.pid
         for child in children(self.process.pid):
-            command = Path(f"/proc/{child}/cmdline").read_bytes()
-            if b"spawn_main" in command:
+            if b"spawn_main" in command_line(child):
                 return child
         return self.process.pid
 
@@ -96,37 +96,6 @@ class ServerProcess:
             if is_running(pid):
                 os.kill(pid, signal.SIGKILL)
         return self.process.returncode
-
-
-def children(pid: int) -> list[int]:
-    found: list[int] = []
-    try:
-        tasks = os.listdir(f"/proc/{pid}/task")
-    except FileNotFoundError:
-        return []
-    for task in tasks:
-        try:
-            found += [
-                int(child)
-                for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split()
-            ]
-        except FileNotFoundError:
-            continue
-    return found
-
-
-def descendants(pid: int) -> list[int]:
-    direct = children(pid)
-    return direct + [below for child in direct for below in descendants(child)]
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process exists and is not a zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
 
 
 def command_of(kind: Kind) -> list[str]:

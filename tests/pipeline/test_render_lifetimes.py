@@ -15,6 +15,7 @@ from eventmesh_trio.abc import Page
 from eventmesh_trio.errors import PageError, RenderFailure
 from eventmesh_trio.pipeline.rendering.render import BrowserRenderer
 from eventmesh_trio.wire.requests import CrawlOptions
+from tests.helpers.processes import children, command_line
 from tests.helpers.programs import CHECKOUT
 from tests.helpers.render_site import Reply, Site, open_site
 from tests.helpers.rendering import (
@@ -27,7 +28,6 @@ from tests.helpers.rendering import (
     require_browser,
     wait_until,
 )
-from tests.helpers.servers import children
 
 pytestmark = pytest.mark.slow
 
@@ -134,7 +134,7 @@ async def kill_forker() -> None:
     """The process that starts those of pages. The browser does not notice."""
     main = main_process(ME)
     for pid in children(main):
-        if b"--type=zygote" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if b"--type=zygote" in command_line(pid):
             os.kill(pid, signal.SIGKILL)
     await trio.lowlevel.checkpoint()
 

@@ -24,7 +24,7 @@ from eventmesh_trio.pipeline.rendering import browser_keeper
 from eventmesh_trio.pipeline.rendering.limits import RenderLimits
 from eventmesh_trio.pipeline.rendering.net_errors import error_of
 from eventmesh_trio.pipeline.rendering.process_memory import memory_below
-from tests.helpers.servers import is_running
+from tests.helpers.processes import is_running
 
 PREFIX = "eventmesh-browser-"
 linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")

@@ -22,6 +22,7 @@ from eventmesh_trio.pipeline.workers.messages import HEADER, Answer, ExtractJob
 from eventmesh_trio.pipeline.workers.pool import WorkerLimits, WorkerPool, open_extractor
 from eventmesh_trio.pipeline.workers.process import start_process
 from eventmesh_trio.pipeline.workers.worker import serve
+from tests.helpers.processes import command_line, workers
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024
@@ -45,24 +46,6 @@ def page(text: str = "", url: str = "https://example.org/a", repeat: int = 20) -
     )
 
 
-def children() -> set[int]:
-    """Processes that this one started and that are not gone."""
-    pids: set[int] = set()
-    for task in Path("/proc/self/task").iterdir():
-        try:
-            pids.update(map(int, (task / "children").read_text().split()))
-        except FileNotFoundError:
-            continue  # a thread that ended meanwhile
-    return {pid for pid in pids if b"pipeline.workers.worker" in command_line(pid)}
-
-
-def command_line(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""
-
-
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
@@ -70,7 +53,7 @@ def descriptors() -> int:
 async def wait_child(known: set[int] | frozenset[int] = frozenset()) -> int:
     """Wait for a worker that is not among the known ones."""
     with trio.fail_after(20):
-        while not (new := children() - known):
+        while not (new := workers("self") - known):
             await trio.sleep(0.005)
     return new.pop()
 
@@ -115,7 +98,7 @@ async def test_pages_at_once_get_each_its_own_document() -> None:
 
 
 async def test_processes_start_with_the_first_page_or_beforehand_if_asked() -> None:
-    before = children()
+    before = workers("self")
     async with open_extractor(WorkerLimits(workers=2)) as pool:
         await trio.testing.wait_all_tasks_blocked()
         assert pool.statistics().workers_started == 0
@@ -125,7 +108,7 @@ async def test_processes_start_with_the_first_page_or_beforehand_if_asked() -> N
         with trio.fail_after(20):
             while pool.statistics().workers_alive < 2:
                 await trio.sleep(0.005)
-        assert len(children() - before) == 2
+        assert len(workers("self") - before) == 2
 
 
 async def test_no_page_waits_for_a_process_to_start_while_another_idles() -> None:
@@ -143,7 +126,7 @@ async def test_no_page_waits_for_a_process_to_start_while_another_idles() -> Non
 async def test_nothing_is_left_when_the_pool_closes() -> None:
     async with open_extractor(ONE) as pool:  # what trio opens once and keeps is open from here on
         await read(pool, "x")
-    processes, fds = children(), descriptors()
+    processes, fds = workers("self"), descriptors()
     for _ in range(3):
         async with open_extractor(WorkerLimits(workers=2), prewarm=True) as pool:
             await read(pool, "x")
@@ -152,7 +135,7 @@ async def test_nothing_is_left_when_the_pool_closes() -> None:
         async with open_extractor(WorkerLimits(workers=2)) as pool, trio.open_nursery() as nursery:
             nursery.start_soon(pool.extract, page(repeat=400_000), "article", None)
             nursery.start_soon(trio.sleep_forever)
-    assert children() == processes
+    assert workers("self") == processes
     assert descriptors() == fds
 
 
@@ -185,7 +168,7 @@ async def test_a_page_whose_worker_dies_is_read_by_another() -> None:
         async def one() -> None:
             texts.append(await read(pool, "Survivor."))
 
-        before = children()
+        before = workers("self")
         nursery.start_soon(one)
         os.kill(await wait_child(before), signal.SIGKILL)
     assert "Survivor." in texts[0]
@@ -196,7 +179,7 @@ async def test_a_page_that_costs_two_workers_fails_and_the_next_is_read() -> Non
         async with trio.open_nursery() as nursery:
 
             async def killer() -> None:
-                known = children()
+                known = workers("self")
                 for _ in range(2):
                     pid = await wait_child(known)
                     known.add(pid)
@@ -216,9 +199,9 @@ async def test_a_page_that_costs_two_workers_fails_and_the_next_is_read() -> Non
 
 async def test_a_worker_that_dies_while_idle_costs_no_page() -> None:
     async with open_extractor(ONE) as pool:
-        before = children()
+        before = workers("self")
         await read(pool, "First.")
-        (pid,) = children() - before
+        (pid,) = workers("self") - before
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # dead, and left for the pool to notice
         assert "Second." in await read(pool, "Second.")
@@ -234,12 +217,12 @@ async def test_a_worker_that_hangs_is_killed_and_its_page_read_by_another() -> N
         async def one() -> None:
             texts.append(await read(pool, "Late."))
 
-        before = children()
+        before = workers("self")
         nursery.start_soon(one)
         hung = await wait_child(before)
         os.kill(hung, signal.SIGSTOP)
     assert "Late." in texts[0]
-    assert hung not in children()
+    assert hung not in workers("self")
 
 
 @pytest.mark.slow
@@ -247,9 +230,9 @@ async def test_a_page_that_hangs_every_worker_fails_and_others_are_unharmed() ->
     limits = WorkerLimits(workers=2, job_seconds=2.5)
     texts: list[str] = []
     async with open_extractor(limits) as pool:
-        before = children()
+        before = workers("self")
         await read(pool, "x")
-        (well,) = children() - before
+        (well,) = workers("self") - before
 
         async def poison() -> None:
             with pytest.raises(ParseFailure, match=r"longer than 2\.5 seconds"):
@@ -293,9 +276,9 @@ async def test_cancelling_a_page_that_ends_soon_keeps_its_worker() -> None:
 
 async def test_cancelling_a_page_that_goes_on_replaces_its_worker() -> None:
     async with open_extractor(WorkerLimits(workers=1, abandoned_seconds=0.1)) as pool:
-        before = children()
+        before = workers("self")
         await read(pool, "x")
-        (pid,) = children() - before
+        (pid,) = workers("self") - before
         os.kill(pid, signal.SIGSTOP)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read, pool, "Given up.")
@@ -303,14 +286,14 @@ async def test_cancelling_a_page_that_goes_on_replaces_its_worker() -> None:
             nursery.cancel_scope.cancel()
         with trio.fail_after(10):
             assert "Next." in await read(pool, "Next.")
-        assert pid not in children()
+        assert pid not in workers("self")
         assert pool.statistics().workers_failed == 0
 
 
 async def test_a_page_cancelled_while_its_process_starts_costs_no_process() -> None:
     # On a busy machine the process may have the page by then, and take its time to begin.
     async with open_extractor(WorkerLimits(workers=1, abandoned_seconds=30)) as pool:
-        before = children()
+        before = workers("self")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read, pool, "Given up.")
             await wait_child(before)
@@ -326,7 +309,7 @@ async def test_killing_workers_at_random_leaves_every_page_with_an_outcome() -> 
     texts: list[str] = []
     failures: list[ParseFailure] = []
     async with open_extractor(WorkerLimits(workers=2)) as pool:
-        before = children()
+        before = workers("self")
 
         async def reader(start: int) -> None:
             for number in range(start, start + 15):
@@ -342,7 +325,7 @@ async def test_killing_workers_at_random_leaves_every_page_with_an_outcome() -> 
                 done = pool.statistics().pages_done
                 while pool.statistics().pages_done < done + 6:
                     await trio.sleep(0.002)
-                if alive := sorted(children() - before):
+                if alive := sorted(workers("self") - before):
                     os.kill(chance.choice(alive), signal.SIGKILL)
     assert len(texts) + len(failures) == 60
     assert len(failures) <= kills // 2
@@ -365,9 +348,9 @@ async def test_binary_bodies_are_refused() -> None:
 
 async def test_an_interrupt_does_not_reach_a_worker() -> None:
     async with open_extractor(ONE) as pool:
-        before = children()
+        before = workers("self")
         await read(pool, "x")
-        (pid,) = children() - before
+        (pid,) = workers("self") - before
         assert os.getpgid(pid) != os.getpgid(0)
         os.kill(pid, signal.SIGINT)
         assert "Still here." in await read(pool, "Still here.")
@@ -450,20 +433,13 @@ def test_a_script_without_a_main_guard_can_use_the_pool(tmp_path: Path) -> None:
     assert (output.strip(), process.returncode) == ("50", 0)
 
 
-def grandchildren(pid: int) -> set[int]:
-    pids: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        pids.update(map(int, (task / "children").read_text().split()))
-    return {child for child in pids if b"pipeline.workers.worker" in command_line(child)}
-
-
 @pytest.mark.parametrize("state", ["idle", "busy"])
 async def test_workers_end_when_their_parent_is_killed(tmp_path: Path, state: str) -> None:
     with run_script(tmp_path, "300000", state) as process:
         assert process.stdout is not None
         assert await trio.to_thread.run_sync(process.stdout.readline) == "ready\n"
         with trio.fail_after(20):
-            while not (pids := grandchildren(process.pid)):
+            while not (pids := workers(process.pid)):
                 await trio.sleep(0.01)
         await trio.sleep(0.5)  # the subject is real time: let it get into its page
         process.kill()
@@ -567,9 +543,9 @@ async def test_a_run_of_many_pages_holds_up_no_other_run(queue_pages: int) -> No
             await pool.for_run(run).extract(page(run), "article", None)
             order.append(run)
 
-        known = children()
+        known = workers("self")
         await read(pool, "Ready.")
-        (worker_pid,) = children() - known
+        (worker_pid,) = workers("self") - known
         os.kill(worker_pid, signal.SIGSTOP)
         async with trio.open_nursery() as nursery:
             for _ in range(40):
@@ -588,9 +564,9 @@ async def test_a_run_of_many_pages_holds_up_no_other_run(queue_pages: int) -> No
 
 async def test_pages_that_are_given_up_while_they_wait_leave_their_place_at_once() -> None:
     async with open_extractor(WorkerLimits(workers=1, queue_pages=2)) as pool:
-        known = children()
+        known = workers("self")
         await read(pool, "Ready.")
-        (worker_pid,) = children() - known
+        (worker_pid,) = workers("self") - known
         os.kill(worker_pid, signal.SIGSTOP)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read, pool, "First.")
