@@ -11,7 +11,7 @@ import trio
 from benchmarks.loop_delay import DelayWatch, answer_lines
 from eventmesh_trio.app.loading import load_config
 from eventmesh_trio.app.observability import configure_logging
-from eventmesh_trio.app.process import allow_descriptors, collect_less_often, keep_little_free
+from eventmesh_trio.app.process import settle_process
 from eventmesh_trio.app.server import serve
 
 
@@ -26,7 +26,5 @@ async def main(assignments: list[str]) -> None:
 
 if __name__ == "__main__":
     configure_logging(as_json=True)
-    allow_descriptors()
-    collect_less_often()
-    keep_little_free()
+    settle_process()
     trio.run(main, sys.argv[1:])

@@ -24,7 +24,7 @@ from eventmesh_trio.abc import JobCounts, Publisher
 from eventmesh_trio.app.dispatch import Application
 from eventmesh_trio.app.lifespan import Mesh, open_mesh
 from eventmesh_trio.app.loading import load_config
-from eventmesh_trio.app.process import allow_descriptors, collect_less_often
+from eventmesh_trio.app.process import settle_process
 from eventmesh_trio.errors import EventMeshError
 from eventmesh_trio.mesh.reader import OverflowStrategy, ReaderSpec
 from eventmesh_trio.mesh.run import Run
@@ -174,8 +174,7 @@ def _prepare_session(session: Session, wishes: Wishes) -> trio.Event:
 
 async def serve(mesh_type: type[Mesh], port: int, profile: str | None = None) -> None:
     """Serve what such a mesh runs in place of crawls, on a port of the loopback. Never returns."""
-    allow_descriptors()
-    collect_less_often()
+    settle_process()
     config = load_config(profile=profile)
     listeners = await open_listeners([parse_bind(f"127.0.0.1:{port}")], None)
     async with open_mesh(config) as mesh:

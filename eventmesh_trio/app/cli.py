@@ -104,11 +104,7 @@ def serve(
     2 on wrong usage, 130 or 143 when a second signal cut them at once.
     """
     from eventmesh_trio.app.observability import configure_logging
-    from eventmesh_trio.app.process import (
-        allow_descriptors,
-        collect_less_often,
-        keep_little_free,
-    )
+    from eventmesh_trio.app.process import settle_process
     from eventmesh_trio.app.server import serve as run_server
 
     flags: dict[str, Any] = {
@@ -121,9 +117,7 @@ def serve(
     config = with_user_store(read_options(file, profile, assignments, **flags), only_if_there=False)
     configure_logging(as_json=not sys.stderr.isatty())
     ssl_context = _tls(tls_certificate, tls_key)
-    allow_descriptors()
-    collect_less_often()
-    keep_little_free()
+    settle_process()
     try:
         code = trio.run(partial(run_server, config, ssl_context=ssl_context))
     except* (EventMeshError, OSError) as group:

@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from typing import Final
 
-__all__ = ["allow_descriptors", "collect_less_often", "keep_little_free"]
+__all__ = ["allow_descriptors", "collect_less_often", "keep_little_free", "settle_process"]
 
 _MAX_DESCRIPTORS: Final = 1 << 20
 _COLLECTION: Final = (2_000, 10, 30)
@@ -17,6 +17,13 @@ _MALLOC: Final = (
     (-1, 256 * 1024),  # M_TRIM_THRESHOLD, bytes: of the heap's end, no more is kept
 )
 """Parameters of glibc's mallopt(3), by their numbers in <malloc.h>."""
+
+
+def settle_process() -> None:
+    """All of it: what ``eventmesh serve`` does before it serves, and a benchmark of it has to."""
+    allow_descriptors()
+    collect_less_often()
+    keep_little_free()
 
 
 def allow_descriptors() -> None:
