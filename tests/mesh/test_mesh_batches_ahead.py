@@ -62,13 +62,23 @@ def read(log: EventLog, encoder: CountingEncoder, start: int, room: int = ROOM) 
     return sizes
 
 
-def test_what_fills_the_batch_of_an_only_reader_is_encoded_when_it_is_published() -> None:
+def a_full_log(*, lossless: bool = True) -> tuple[EventLog, Track, CountingEncoder, int]:
+    """A log of 100 events whose only reader has taken one full batch, of so many."""
     log, track = a_log()
     encoder = CountingEncoder()
-    attach(log)
+    if lossless:
+        attach(log)
+    else:
+        log.readers += 1
     fill(log, track, 100)
     _, taken, _, more = log.joined(encoder, 1, log.top, ROOM, must=True)
     assert more
+    assert encoder.made == 1
+    return log, track, encoder, taken
+
+
+def test_what_fills_the_batch_of_an_only_reader_is_encoded_when_it_is_published() -> None:
+    log, track, encoder, taken = a_full_log()
     fill(log, track, 100)
     before = encoder.made
     sizes = read(log, encoder, taken + 1)
@@ -87,45 +97,28 @@ def test_nothing_is_encoded_ahead_where_batches_are_not_full() -> None:
 
 
 def test_nothing_is_encoded_ahead_for_a_reader_that_may_lose_it() -> None:
-    log, track = a_log()
-    encoder = CountingEncoder()
-    log.readers += 1
-    fill(log, track, 100)
-    log.joined(encoder, 1, log.top, ROOM, must=True)
+    log, track, encoder, _ = a_full_log(lossless=False)
     fill(log, track, 100)
     assert encoder.made == 1
 
 
 def test_nothing_is_encoded_ahead_when_there_is_a_second_reader() -> None:
-    log, track = a_log()
-    encoder = CountingEncoder()
-    attach(log)
-    fill(log, track, 100)
-    log.joined(encoder, 1, log.top, ROOM, must=True)
+    log, track, encoder, _ = a_full_log()
     track.readers += 1
     fill(log, track, 100)
     assert encoder.made == 1
 
 
 def test_nothing_is_encoded_ahead_for_the_reader_of_one_run_when_another_writes() -> None:
-    log, track = a_log()
-    other = log.open_track("b", lambda: None)
-    encoder = CountingEncoder()
-    attach(log)
-    fill(log, track, 100)
-    log.joined(encoder, 1, log.top, ROOM, must=True)
-    fill(log, other, 100)
+    log, _, encoder, _ = a_full_log()
+    fill(log, log.open_track("b", lambda: None), 100)
     assert encoder.made == 1
 
 
 def test_a_reader_that_takes_less_at_once_is_given_no_more_than_it_takes() -> None:
-    log, track = a_log()
-    encoder = CountingEncoder()
-    attach(log)
+    log, track, encoder, first = a_full_log()
     fill(log, track, 100)
-    _, taken, _, _ = log.joined(encoder, 1, log.top, ROOM, must=True)
-    fill(log, track, 100)
-    start = taken + 1
+    start = first + 1
     while start <= log.top:
         data, taken, _, _ = log.joined(encoder, start, log.top, 4000, must=True)
         assert len(data) <= 4000
@@ -133,26 +126,18 @@ def test_a_reader_that_takes_less_at_once_is_given_no_more_than_it_takes() -> No
 
 
 def test_who_comes_into_the_middle_of_a_batch_is_given_it_from_there() -> None:
-    log, track = a_log()
-    encoder = CountingEncoder()
-    attach(log)
-    fill(log, track, 100)
-    _, taken, _, _ = log.joined(encoder, 1, log.top, ROOM, must=True)
+    log, track, encoder, first = a_full_log()
     fill(log, track, 100)
     before = encoder.made
-    data, count, _, _ = log.joined(encoder, taken + 3, log.top, ROOM, must=True)
+    data, count, _, _ = log.joined(encoder, first + 3, log.top, ROOM, must=True)
     assert encoder.made == before + 1
     assert [event.id for event in encoder.decode_batch(data)] == [
-        log.id_of(seq) for seq in range(taken + 3, taken + 3 + count)
+        log.id_of(seq) for seq in range(first + 3, first + 3 + count)
     ]
 
 
 def test_a_batch_made_ahead_waits_for_one_in_which_it_has_room() -> None:
-    log, track = a_log()
-    encoder = CountingEncoder()
-    attach(log)
-    fill(log, track, 100)
-    _, first, _, _ = log.joined(encoder, 1, log.top, ROOM, must=True)
+    log, track, encoder, first = a_full_log()
     fill(log, track, 100)
     assert log.joined(encoder, first + 1, log.top, 100, must=False) == (b"", 0, 0, True)
     before = encoder.made
