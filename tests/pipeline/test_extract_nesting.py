@@ -205,6 +205,7 @@ def test_formatting_with_many_attributes_is_opened_again_less_often() -> None:
         "<!-- <p " + " ".join(f"b{n}" for n in range(600)) + ' b=" --><p ',
         "<!-- <p " + " ".join(f"b{n}" for n in range(60)) + ' b=" --><p ',
         "<!--" + '<p b="' * 2000 + " --><p ",
+        "\n<x z='<script><textarea</script><x <!--<p=\"" * 30 + "'",  # one of them hides the others
     ],
 )
 def test_no_attributes_are_hidden_from_the_limit(head: str) -> None:
@@ -223,6 +224,23 @@ def test_tags_within_tags_are_looked_for_in_linear_time(unit: str) -> None:
     began = time.process_time()
     guard(page)
     assert time.process_time() - began < 1.5
+
+
+@pytest.mark.parametrize("unit", ["<a", "<<b", "<a/b=", "<ab "])
+@pytest.mark.parametrize("end", [">", '">', 'x="<b>" >'])
+def test_a_tag_of_nothing_but_beginnings_is_read_once_not_from_each(unit: str, end: str) -> None:
+    page = (unit * 500 + end + unit * 5000 + end).encode() * 10
+    page = b"<x " + b" ".join(b"a%d" % n for n in range(600)) + b">" + page
+    began = time.process_time()
+    guard(page)
+    assert time.process_time() - began < 0.5  # a megabyte of them took six seconds
+
+
+def test_what_follows_a_script_that_compares_is_not_lost() -> None:
+    script = "for(i=0;i<n;i++){" + "x = y ; " * 600 + "}"
+    tree = parse(f"<script>{script}</script><p title='>'>text</p>" * 20)
+    assert len(tree.css("p")) == 20
+    assert len(tree.css("script")) == 20
 
 
 def test_a_long_value_is_not_read_anew_for_each_tag_before_it() -> None:

@@ -19,14 +19,17 @@ from typing import Final
 import attrs
 from selectolax.lexbor import LexborDocumentOptions, LexborHTMLParser
 
+from eventmesh_trio.pipeline.extract.source.long_tags import (
+    ATTRIBUTE,
+    MAX_ATTRIBUTES,
+    cap_attributes,
+)
 from eventmesh_trio.pipeline.extract.source.nesting import prune_tags
 
 __all__ = ["MAX_ATTRIBUTES", "MAX_DEPTH", "MAX_TAGS", "Parsed", "guard", "parse", "parse_page"]
 
 MAX_DEPTH: Final = 512
 """Levels of elements. The deepest of 791 real pages had 51; Blink itself stops at 512."""
-MAX_ATTRIBUTES: Final = 512
-"""Of one start tag; comparing each with all others takes the parser 0.5 ms at that many."""
 MAX_TAGS: Final = 150_000
 """Of a page, that are read; what follows is cut off, and its document says ``truncated``. A tag
 takes a kilobyte at most, in the tree and as blocks; the largest of 407 real pages has 20,000."""
@@ -57,41 +60,6 @@ nothing here is to rest on one rule of the parser's alone."""
 _BYTES_PER_COPY: Final = 8
 """Of the attributes of a formatting tag, that count as one element more: they take up to 40 times
 their bytes in each copy."""
-_MANY_ATTRIBUTES: Final = 33
-_STRIDE_BYTES: Final = 1536
-"""Into which go some `MAX_ATTRIBUTES` attributes: the parser drops those of the same name at once,
-and of names of one character there are not many."""
-_LOOK_BYTES: Final = 8192
-"""Where nothing tells where tags end, they are looked at in so many bytes at a time."""
-_BYTES_PER_LOOK: Final = 1024
-"""So often a tag that goes beyond them is looked at once more from its beginning: 8 us each."""
-_DOUBTS: Final = 64
-"""Of longer ones in which others may begin: so many are read to their end, each in 3 ms a megabyte.
-Real pages have 31 at most, in scripts; from the last on, a page has all its tags capped."""
-_BEFORE_OPENING_QUOTES: Final = b" \t\r\n\f='"
-
-_SPACE: Final = rb" \t\n\r\f"  # a vertical tab is none in HTML, as it is for ``\s``
-
-
-def _attribute(ends: bytes = b"", *, tame: bool = False) -> bytes:
-    """A pattern for exactly what the tokenizer takes as one attribute (13.2.5.32 to 13.2.5.39).
-
-    What is thought to be the end of a tag and is within quotes would hide what follows.
-
-    Args:
-      ends: what may stand for the end of a value in quotes.
-      tame: only such as has no "<" in it, nor a "=" without a name or without a value.
-    """
-    parts = {b"sp": _SPACE, b"end": ends, b"not": b"<" if tame else b""}
-    parts[b"first"] = b"<=" if tame else b""
-    name = rb"[%(sp)s/]*+[^%(sp)s/>%(first)s][^%(sp)s/>=%(not)s]*+" % parts
-    quoted = rb""""[^"%(not)s]*+(?:"%(end)s)|'[^'%(not)s]*+(?:'%(end)s)""" % parts
-    plain = rb"""[^%(sp)s>"'%(not)s][^%(sp)s>%(not)s]*+""" % parts
-    value = b"(?:" + quoted + b"|" + plain + (b")" if tame else b")?+")
-    return name + b"(?:[%(sp)s]*+=[%(sp)s]*+" % parts + value + b")?+"
-
-
-_ATTRIBUTE: Final = re.compile(_attribute())
 _PLAIN_REST: Final = (
     rb"""(?:\s++[a-zA-Z][\w:-]*+(?:=(?:"[^"<>]*+"|'[^'<>]*+'|[^\s"'=<>`]++))?+)*+\s*+/?>"""
 )
@@ -107,7 +75,7 @@ _UNENDED: Final = re.compile(
     rb"(?:<((?i:a|[biu]|em|strong|span|sup|sub|code|font))"
     + _PLAIN_REST
     + rb"[^<]*+</(?i:\2)>[^<]*+)*+"
-    rb"</(?i:\1)>)((?:" + _ATTRIBUTE.pattern + rb")*+)"
+    rb"</(?i:\1)>)((?:" + ATTRIBUTE + rb")*+)"
 )
 """Formatting with its attributes, but for such as its end tag ends and that has nothing in it but
 words, some of them marked: nothing opens it again."""
@@ -116,24 +84,6 @@ _BLOCK: Final = re.compile(
 )
 _WRITTEN_BLOCK: Final = re.compile(_BLOCK.pattern + rb"[^<>]*+>[^<]")
 """One with words right behind its tag."""
-_TAG_NAME: Final = re.compile(rb"<[a-zA-Z][^%s/>]*+" % _SPACE)
-_LONG_TAG: Final = re.compile(
-    _TAG_NAME.pattern + b"(?:" + _ATTRIBUTE.pattern + b"){%d}" % _MANY_ATTRIBUTES
-)
-_TOO_LONG_TAG: Final = re.compile(
-    _TAG_NAME.pattern + b"(?:" + _ATTRIBUTE.pattern + b"){%d}" % (MAX_ATTRIBUTES + 1)
-)
-_PERHAPS_LONG: Final = re.compile(
-    _TAG_NAME.pattern
-    + rb"(?:%(one)s){0,%(most)d}+(?:%(one)s|[%(space)s/]*+\Z)"
-    % {b"one": _attribute(rb"|\Z"), b"most": _MANY_ATTRIBUTES - 1, b"space": _SPACE}
-)
-"""A tag with many attributes, or one that has not ended where the search does."""
-_TAME_TAG: Final = re.compile(
-    rb"<[a-zA-Z][^%(space)s/<>]*+(?:%(one)s){0,%(most)d}+[%(space)s/]*+>"
-    % {b"one": _attribute(tame=True), b"most": MAX_ATTRIBUTES, b"space": _SPACE}
-)
-"""One within the limit, in which no other can be thought to begin."""
 _OPTIONS: Final = LexborDocumentOptions.WO_EVENTS.value  # no copies of chosen options in the tree
 
 
@@ -187,12 +137,10 @@ def guard(markup: bytes, tags: int | None = None) -> bytes:
 
     ``tags``: how often it has a "<", if that is known.
     """
-    start = _first_wild(markup)
-    if start is not None:
-        markup = _cap_attributes(markup, start)
-        tags = None
-    if tags is None:
-        tags = markup.count(b"<")
+    capped = cap_attributes(markup)
+    if tags is None or capped is not markup:
+        tags = capped.count(b"<")
+    markup = capped
     if _is_harmless(markup, tags):
         return markup
     return prune_tags(markup, MAX_DEPTH, _MAX_REOPENED)
@@ -236,70 +184,3 @@ def _first_tags(markup: bytes, count: int) -> bytes:
     for _ in range(left):
         position = markup.index(b"<", position) + 1
     return markup[: markup.index(b"<", position)]
-
-
-def _first_wild(markup: bytes) -> int | None:
-    """Where the first tag begins that may have more than `MAX_ATTRIBUTES`; None if none has.
-
-    Where ``">`` follows on something that is neither "=" nor white space, every tag ends that is
-    not within apostrophes. So from one such place to the next, `_STRIDE_BYTES` off at most, no tag
-    is long unless there is an apostrophe between them, and only in the other half of a page tags
-    are looked at: 0.2 ms a page, where it takes 0.4 for all of them.
-    """
-    size = len(markup)
-    again = size // _BYTES_PER_LOOK
-    doubts = _DOUBTS
-    position = 0
-    while position < size:
-        end = markup.rfind(b'">', position + 1, position + _STRIDE_BYTES)
-        if end < 0:
-            end = position + _LOOK_BYTES
-        elif markup.find(b"'", position, end) < 0 and markup[end - 1] not in _BEFORE_OPENING_QUOTES:
-            position = end
-            continue
-        found = _PERHAPS_LONG.search(markup, position, end + 2)
-        if found is None:
-            position = end
-            continue
-        start = found.start()
-        if start > position and again:
-            again -= 1
-            position = start  # it ends within the next bytes, most times
-            continue
-        tame = _TAME_TAG.match(markup, start)
-        if tame is not None:
-            position = tame.end()
-            continue
-        doubts -= 1
-        if not doubts or _TOO_LONG_TAG.match(markup, start) is not None:
-            return start
-        position = start + 1
-    return None
-
-
-def _cap_attributes(markup: bytes, start: int) -> bytes:
-    """Markup with `MAX_ATTRIBUTES` in each tag at most, from ``start`` on.
-
-    In a tag with many, a "<" is written as the reference that stands for it. If it is no tag after
-    all, but part of a comment or script, another may begin in what looks like its attributes.
-    """
-    kept: list[bytes] = []
-    copied = 0
-    position = start
-    while (long_tag := _LONG_TAG.search(markup, position)) is not None:
-        begin = long_tag.start() + 1
-        name = _TAG_NAME.match(markup, begin - 1)
-        position = cut = name.end() if name is not None else long_tag.end()
-        count = 0
-        while (attribute := _ATTRIBUTE.match(markup, position)) is not None:
-            position = attribute.end()
-            count += 1
-            if count <= MAX_ATTRIBUTES:
-                cut = position
-        if position > cut or markup.find(b"<", begin, cut) >= 0:
-            kept += (markup[copied:begin], markup[begin:cut].replace(b"<", b"&lt;"))
-            copied = position
-    if not kept:
-        return markup
-    kept.append(markup[copied:])
-    return b"".join(kept)
