@@ -27,7 +27,8 @@ URL = "https://gull.example/2023/04/05/pump"
 
 def read(head: str, body: str = "", url: str | None = None) -> Metadata:
     tree = parse(f"<html><head>{head}</head><body>{body}</body></html>")
-    return complete(read_metadata(tree, url), outline(tree.body))
+    page = outline(tree.body, signed=True)
+    return complete(read_metadata(tree, url, page), page)
 
 
 def ld(value: object) -> str:
@@ -165,6 +166,12 @@ def test_the_teasers_of_a_list_are_not_what_a_page_is_about() -> None:
         ("<div class=comments><b class=author>Troll</b><time>2024-05-17</time></div>", None, None),
         ("<aside><span class=author>Other</span></aside>", None, None),
         ("<p class=author>About the author</p>", None, None),
+        ("<p class=post_author>Ada Byron</p>", "Ada Byron", None),
+        ("<a class=Author-Name href=x>Ada Byron</a><i class=pubDate>17 May 2024</i>", "Ada Byron",
+         "2024-05-17"),
+        ("<pre><span class=author>Ada Byron</span></pre>", "Ada Byron", None),
+        ("<p class=author hidden>Other</p><time aria-hidden=true>2024-05-17</time>", None, None),
+        ("<time class=x>2024-05-17</time>" * 3000, None, "2024-05-17"),
     ],
 )  # fmt: skip
 def test_the_visible_page_tells_what_is_not_declared(
@@ -348,4 +355,6 @@ def test_no_declaration_makes_the_reader_fail(script: str, name: str, value: str
 def test_the_kind_alone_is_the_same_as_with_everything() -> None:
     page = ld({"@type": "Product", "name": "Pump"}) + "<meta property=og:type content=product>"
     tree = parse(page)
-    assert read_kind(tree, URL).kind == read_metadata(tree, URL).kind == "product"
+    assert (
+        read_kind(tree, URL).kind == read_metadata(tree, URL, outline(tree.body)).kind == "product"
+    )

@@ -123,9 +123,9 @@ def extract_page(
     source, markup = _read(body, charset, content_type, mode)
     parsed = parse_page(markup.html, markup.tags)
     tree = parsed.tree
-    metadata = read_metadata(tree, url)
-    visible = outline(tree.body, skim=mode != "full" and markup.method is None)
-    metadata = complete(metadata, visible)
+    skim = mode != "full" and markup.method is None
+    visible = outline(tree.body, skim=skim, signed=True)
+    metadata = complete(read_metadata(tree, url, visible), visible)
     features = measure(
         tree,
         len(source),

@@ -128,7 +128,7 @@ class Metadata:
     kind: Kind = "unknown"  # what the page is, by its own account; ``page_type`` in our words
 
 
-def read_metadata(tree: LexborHTMLParser, url: str | None) -> Metadata:
+def read_metadata(tree: LexborHTMLParser, url: str | None, page: Outline) -> Metadata:
     """Read a parsed page's metadata. Never raises: what is malformed is as if it were not there."""
     head = read_head(tree, url, _ASKED)
     base = head.base
@@ -145,7 +145,7 @@ def read_metadata(tree: LexborHTMLParser, url: str | None) -> Metadata:
     date = _published(head, items, main) or url_date(url)
     modified = _date(main.get("dateModified")) or next(_dates(head, _MODIFIED), None)
     if not is_person or date is None:
-        byline = read_byline(tree, day_first=is_day_first(language))
+        byline = read_byline(page.signed, day_first=is_day_first(language))
         if not is_person and byline.author is not None:
             author, is_person = byline.author, True
         date = date or byline.date

@@ -2,6 +2,7 @@
 
 import attrs
 import msgspec
+from selectolax.lexbor import LexborNode
 
 __all__ = ["Block", "Mark", "Node", "Outline"]
 
@@ -45,6 +46,7 @@ class Outline:
     chars_before: list[int]
     link_chars_before: list[int]
     skimmed: list[int]  # blocks that are all of a navigation, a footer or noise, not to be shown
+    signed: list[LexborNode]  # elements named as an author or a date, if they were asked for
 
     def chars(self, node: Node) -> int:
         """Visible characters inside a node."""

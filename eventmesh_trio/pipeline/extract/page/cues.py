@@ -14,6 +14,7 @@ __all__ = [
     "MAIN",
     "NOISE",
     "NOTE",
+    "SIGNED",
     "cues_of",
     "cues_of_attributes",
     "cues_of_names",
@@ -29,6 +30,7 @@ ASIDE: Final = 16
 NOTE: Final = 32  # an admonition of documentation: content though it stands in an aside
 CAPTION: Final = 64  # what stands under a picture, or who took it
 DOUBTFUL: Final = 128  # often noise, as often a part of the text: left out if it is no prose
+SIGNED: Final = 256  # named as an author or a date
 
 _TAGS: Final = {
     "nav": NOISE,
@@ -39,6 +41,7 @@ _TAGS: Final = {
     "main": MAIN,
     "aside": ASIDE,
     "figcaption": CAPTION,
+    "time": SIGNED,
 }
 _NOISE_ROLES: Final = """
     navigation banner contentinfo complementary search menu menubar dialog alertdialog toolbar
@@ -91,6 +94,11 @@ _NOTES: Final = """
     note admonition callout warning tip caution important info hint
 """
 _CAPTIONS: Final = "caption captions figcaption"
+_SIGNED: Final = """
+    author authors byline bylines authorname bylinename authorlink bylinelink date dateline pubdate
+    publish published timestamp datetime datepublished publishdate publisheddate publishedon
+    publishtime postdate posteddate
+"""
 _CAPTION_PAIRS: Final = "image-credit photo-credit image-copyright"
 
 
@@ -118,6 +126,7 @@ _WORDS: Final = _flags(
     (_CONTENT_PAIRS.replace("-", ""), CONTENT),
     (_NOTES, NOTE),
     (_CAPTIONS, CAPTION),
+    (_SIGNED, SIGNED),
 )
 _PAIRS: Final = _seconds_by_first(
     _flags((_NOISE_PAIRS, NOISE), (_CONTENT_PAIRS, CONTENT), (_CAPTION_PAIRS, CAPTION))
@@ -125,9 +134,9 @@ _PAIRS: Final = _seconds_by_first(
 _LAYOUT: Final = frozenset(("has", "with", "no", "without", "hide", "show", "is"))
 """``has-sidebar`` says what is beside an element, or how it looks, not what it is."""
 # What else a word may be, above the flags of cues.
-_FIRST: Final = 256  # of a pair
-_SECOND: Final = 512
-_LAYS_OUT: Final = 1024
+_FIRST: Final = 512  # of a pair
+_SECOND: Final = 1024
+_LAYS_OUT: Final = 2048
 _CUES: Final = _FIRST - 1
 
 

@@ -22,7 +22,12 @@ _FRAME_LIMIT: Final = 0.4
 
 
 def outline(
-    root: LexborNode | None, *, noscript: bool = False, skim: bool = False, noise: bool = False
+    root: LexborNode | None,
+    *,
+    noscript: bool = False,
+    skim: bool = False,
+    noise: bool = False,
+    signed: bool = False,
 ) -> Outline:
     """Walk a tree (the ``body`` element, usually) once. Hidden and non-text content is left out.
 
@@ -34,14 +39,15 @@ def outline(
         its length and nothing else. Where one is much of the page, none is.
       noise: likewise short elements that call themselves noise, comments or an aside, but for
         those around an ``h1``: for pages that are articles, which show nothing of them.
+      signed: note which elements call themselves an author or a date (`Outline.signed`).
     """
     if root is None:
-        return Outline([], [], [0], [0], [])
+        return Outline([], [], [0], [0], [], [])
     around = _around_headings(root) if noise else None
-    page = _walked(root, noscript, skim, around)
+    page = _walked(root, noscript, skim, around, signed)
     if any(page.blocks[i].chars >= _FRAME_LIMIT * page.chars_before[-1] for i in page.skimmed):
         del page  # or there would be two of a page of megabytes
-        page = _walked(root, noscript, False, None)
+        page = _walked(root, noscript, False, None, signed)
     return page
 
 
@@ -56,8 +62,10 @@ def _around_headings(root: LexborNode) -> Set[int]:
     return around
 
 
-def _walked(root: LexborNode, noscript: bool, skim: bool, around: Set[int] | None) -> Outline:
-    walk = Walk(noscript=noscript, skim=skim, around=around)
+def _walked(
+    root: LexborNode, noscript: bool, skim: bool, around: Set[int] | None, signed: bool
+) -> Outline:
+    walk = Walk(noscript=noscript, skim=skim, around=around, signed=signed)
     walk.run(root)
     blocks = walk.blocks
     return Outline(
@@ -66,4 +74,5 @@ def _walked(root: LexborNode, noscript: bool, skim: bool, around: Set[int] | Non
         [0, *accumulate([block.chars for block in blocks])],
         [0, *accumulate([block.link_chars for block in blocks])],
         walk.skimmed,
+        walk.signed,
     )

@@ -26,6 +26,7 @@ from eventmesh_trio.pipeline.extract.page.cues import (
     MAIN,
     NOISE,
     NOTE,
+    SIGNED,
     cues_of,
     cues_of_attributes,
     cues_of_names,
@@ -56,6 +57,8 @@ _MAX_NOISE_CHARS: Final = 1500
 """Of an element that is skimmed for its name: a longer one may be more than it is called."""
 _MAX_VAIN_CHARS: Final = 100_000
 """Of elements that proved to be longer; they can be inside each other, and are read each time."""
+_MAX_SIGNED: Final = 400
+"""Elements called an author or a date, in the page's order: what it says of itself stands first."""
 
 
 class Walk:
@@ -66,9 +69,14 @@ class Walk:
       skim: make one block of all that is in a navigation or a footer; ``skimmed`` tells which.
       around: with it, likewise of what calls itself noise, comments or an aside and is not long,
         but for these elements, by the parser's numbers.
+      signed: gather the elements that call themselves an author or a date.
     """
 
-    def __init__(self, *, noscript: bool, skim: bool, around: Set[int] | None) -> None:
+    def __init__(
+        self, *, noscript: bool, skim: bool, around: Set[int] | None, signed: bool = False
+    ) -> None:
+        self.signing = signed
+        self.signed: list[LexborNode] = []
         self.noscript = noscript
         self.skim = skim
         self.around = around
@@ -91,6 +99,8 @@ class Walk:
         tags = TAGS_SEEN[self.noscript].copy()
         blocks, nodes = self.blocks, self.nodes
         skimmed = (NOISE if self.around is None else _SKIMMED) if self.skim else 0
+        signing, signed = self.signing, self.signed
+        noticed = skimmed | SIGNED if signing else skimmed
         is_shown, seen = HIDING.isdisjoint, CUES_SEEN.get
         attributes = root.attributes
         tag = root.tag or "body"
@@ -153,6 +163,18 @@ class Walk:
                     node = node.next
                     continue
             if kind != NODE or self.pre:
+                if signing and (attributes or cues):
+                    # An inline element: what its class says is not asked for otherwise.
+                    if attributes:
+                        names = attributes.get("class")
+                        if names:
+                            known = seen(names)
+                            cues |= cues_of_names(names) if known is None else known
+                        if kind == LINK and "uthor" in (attributes.get("href") or ""):
+                            cues = SIGNED
+                    if cues & SIGNED:
+                        signed.append(node)
+                        signing = len(signed) < _MAX_SIGNED
                 if kind == PLAIN_INLINE:
                     opened = ""
                 elif kind == LINK:
@@ -176,11 +198,15 @@ class Walk:
             number = len(nodes)
             opened = Node(tag, self.current, cues, attributes, len(blocks))
             nodes.append(opened)
-            if cues & skimmed and self.skim_over(node, number, tag, cues):
-                opened.end_block = len(blocks)
-                opened.end_node = number + 1
-                node = node.next
-                continue
+            if cues & noticed:
+                if signing and cues & SIGNED:
+                    signed.append(node)
+                    signing = len(signed) < _MAX_SIGNED
+                if cues & skimmed and self.skim_over(node, number, tag, cues):
+                    opened.end_block = len(blocks)
+                    opened.end_node = number + 1
+                    node = node.next
+                    continue
             self.current = number
             if tag == "pre":
                 self.pre = 1
