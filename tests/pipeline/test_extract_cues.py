@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from eventmesh_trio.pipeline.extract.page.cues import (
     COMMENTS,
     CONTENT,
+    FRAME,
     MAIN,
     NOISE,
     cues_of,
@@ -55,7 +56,7 @@ def test_all_attributes_that_speak_are_heard() -> None:
         "role": "main",
         "itemprop": "articleBody",
     }
-    assert cues_of("nav", attributes) == NOISE | COMMENTS | MAIN | CONTENT
+    assert cues_of("nav", attributes) == FRAME | NOISE | COMMENTS | MAIN | CONTENT
 
 
 def test_attributes_without_a_value_say_nothing() -> None:

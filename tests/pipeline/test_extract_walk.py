@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from eventmesh_trio.pipeline.extract import extract_document, extract_text
 from eventmesh_trio.pipeline.extract.page.elements import TEXT_ID
 from eventmesh_trio.pipeline.extract.page.outline import Outline, outline
+from eventmesh_trio.pipeline.extract.page.walk import is_beside
 from eventmesh_trio.pipeline.extract.source.parse import parse
 
 
@@ -226,7 +227,7 @@ _AD = "<div class='ads {}'><ul><li><a href=/x>Buy this</a><li>and that</ul></div
 
 def test_noise_that_is_skimmed_is_one_block_and_its_links_are_counted() -> None:
     body = parse(f"<body>{_AD}<p>{_PROSE}</p><aside><p>beside</p></aside></body>").body
-    page = outline(body, skim=True, noise=True)
+    page = outline(body, skim=True, noise=is_beside)
     assert [block.text for block in page.blocks] == ["Buy this and that", _PROSE.strip(), "beside"]
     assert page.skimmed == [0, 2]
     assert (page.blocks[0].links, page.blocks[0].link_chars) == (1, len("Buy this"))
@@ -245,7 +246,9 @@ def test_noise_that_is_skimmed_is_one_block_and_its_links_are_counted() -> None:
     ids=["long", "around the heading", "main", "note"],
 )
 def test_what_may_be_more_than_its_name_says_is_not_skimmed(noise: str) -> None:
-    page = outline(parse(f"<body>{noise}<p>{_PROSE * 8}</p></body>").body, skim=True, noise=True)
+    page = outline(
+        parse(f"<body>{noise}<p>{_PROSE * 8}</p></body>").body, skim=True, noise=is_beside
+    )
     assert page.skimmed == []
     assert "p" in [node.tag for node in page.nodes[1:-1]]
 
@@ -254,7 +257,7 @@ def test_elements_inside_each_other_are_not_read_again_and_again_to_be_skimmed()
     nested = "<div class=ads>" * 500 + "<p>words</p>" * 40_000 + "</div>" * 500
     body = parse(f"<body>{nested}</body>").body
     started = time.process_time()
-    outline(body, skim=True, noise=True)
+    outline(body, skim=True, noise=is_beside)
     assert time.process_time() - started < 2  # 0.2 s on a quiet machine
 
 

@@ -22,10 +22,11 @@ from eventmesh_trio.pipeline.extract.metadata.metadata import (
     read_metadata,
 )
 from eventmesh_trio.pipeline.extract.page.outline import Outline, outline
-from eventmesh_trio.pipeline.extract.selection.choice import choose, choose_article
+from eventmesh_trio.pipeline.extract.page.walk import is_beside
+from eventmesh_trio.pipeline.extract.selection.choice import choose, choose_skimmed
 from eventmesh_trio.pipeline.extract.selection.kinds import kind_of
 from eventmesh_trio.pipeline.extract.selection.pictures import with_pictures
-from eventmesh_trio.pipeline.extract.selection.regions import strike
+from eventmesh_trio.pipeline.extract.selection.regions import is_framing, strike
 from eventmesh_trio.pipeline.extract.selection.scoring import Selection, select_all
 from eventmesh_trio.pipeline.extract.source.decode import decode, is_pdf, sniff_binary
 from eventmesh_trio.pipeline.extract.source.formats import Markup, to_markup
@@ -88,11 +89,13 @@ def extract_text(body: bytes, url: str | None = None, *, charset: str | None = N
     source = decode(body, charset)
     tree = parse(source.utf8, source.tags)
     declared = read_kind(tree, url)
-    if declared.kind == "article":
+    if declared.kind not in ("forum", "topic"):  # their authors stand in what is called noise
         # Authors and dates are not asked for, so noise is only skimmed: of ten pages that say that
         # they are articles nine need no more, and take a tenth less time.
-        page = outline(tree.body, skim=True, noise=True)
-        if kind_of(page, declared.kind) == "article" and (selection := choose_article(page)):
+        is_noise = is_beside if declared.kind == "article" else is_framing
+        page = outline(tree.body, skim=True, noise=is_noise)
+        kind = kind_of(page, declared.kind)
+        if kind == declared.kind and (selection := choose_skimmed(page, kind)) is not None:
             return plain_text(page, selection.kept)
     return _main_content(tree.body, outline(tree.body, skim=True), declared).text
 

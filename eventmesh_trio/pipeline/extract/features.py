@@ -96,7 +96,8 @@ def measure(
         # The cue is that of these tags and roles, and of one property.
         has_article=any(
             visible.chars(node)
-            for node in [node for node in nodes if node.cues & MAIN]
+            for node in [nodes[index] for index in visible.telling]
+            if node.cues & MAIN
             if node.tag in _ARTICLES or node.attributes.get("role") in _ARTICLES
         ),
         has_opengraph=has_opengraph,

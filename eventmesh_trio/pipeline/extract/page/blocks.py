@@ -1,5 +1,7 @@
 """The arrays of an outline: blocks of text, and the elements that hold them."""
 
+from bisect import bisect_left
+
 import attrs
 import msgspec
 from selectolax.lexbor import LexborNode
@@ -46,7 +48,16 @@ class Outline:
     chars_before: list[int]
     link_chars_before: list[int]
     skimmed: list[int]  # blocks that are all of a navigation, a footer or noise, not to be shown
-    signed: list[LexborNode]  # elements named as an author or a date, if they were asked for
+    # Nodes that few look for and all would have to be asked: noted while they are at hand.
+    telling: list[int] = attrs.field(factory=list)  # that have cues
+    items: list[int] = attrs.field(factory=list)  # that have an ``itemtype``
+    # Elements named as an author or a date, if they were asked for.
+    signed: list[LexborNode] = attrs.field(factory=list)
+
+    def telling_within(self, inner: range) -> list[int]:
+        """Of some nodes, those that have cues."""
+        telling = self.telling
+        return telling[bisect_left(telling, inner.start) : bisect_left(telling, inner.stop)]
 
     def chars(self, node: Node) -> int:
         """Visible characters inside a node."""

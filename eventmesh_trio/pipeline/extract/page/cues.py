@@ -11,10 +11,13 @@ __all__ = [
     "CONTENT",
     "CUES_SEEN",
     "DOUBTFUL",
+    "FRAME",
     "MAIN",
     "NOISE",
     "NOTE",
+    "PLACED",
     "SIGNED",
+    "SOURCES",
     "cues_of",
     "cues_of_attributes",
     "cues_of_names",
@@ -30,17 +33,23 @@ ASIDE: Final = 16
 NOTE: Final = 32  # an admonition of documentation: content though it stands in an aside
 CAPTION: Final = 64  # what stands under a picture, or who took it
 DOUBTFUL: Final = 128  # often noise, as often a part of the text: left out if it is no prose
-SIGNED: Final = 256  # named as an author or a date
+SOURCES: Final = 256  # notes, or literature
+PLACED: Final = 512  # what it is, is told by where it stands
+FRAME: Final = 1024  # by its tag: frames what a page has to say, wherever it is, unless it is most
+SIGNED: Final = 2048  # named as an author or a date
 
 _TAGS: Final = {
-    "nav": NOISE,
-    "footer": NOISE,
-    "menu": NOISE,
+    "nav": NOISE | FRAME,
+    "footer": NOISE | FRAME,
+    "menu": NOISE | FRAME,
     "button": NOISE,
     "article": MAIN,
     "main": MAIN,
     "aside": ASIDE,
     "figcaption": CAPTION,
+    "figure": PLACED,
+    "form": PLACED,
+    "header": PLACED,
     "time": SIGNED,
 }
 _NOISE_ROLES: Final = """
@@ -100,6 +109,8 @@ _SIGNED: Final = """
     publishtime postdate posteddate
 """
 _CAPTION_PAIRS: Final = "image-credit photo-credit image-copyright"
+_SOURCES: Final = "footnotes endnotes sources"
+_SOURCES_PAIRS: Final = "foot-notes end-notes"
 
 
 def _flags(*lists: tuple[str, int]) -> dict[str, int]:
@@ -126,17 +137,23 @@ _WORDS: Final = _flags(
     (_CONTENT_PAIRS.replace("-", ""), CONTENT),
     (_NOTES, NOTE),
     (_CAPTIONS, CAPTION),
+    (_SOURCES, SOURCES),
     (_SIGNED, SIGNED),
 )
 _PAIRS: Final = _seconds_by_first(
-    _flags((_NOISE_PAIRS, NOISE), (_CONTENT_PAIRS, CONTENT), (_CAPTION_PAIRS, CAPTION))
+    _flags(
+        (_NOISE_PAIRS, NOISE),
+        (_CONTENT_PAIRS, CONTENT),
+        (_CAPTION_PAIRS, CAPTION),
+        (_SOURCES_PAIRS, SOURCES),
+    )
 )
 _LAYOUT: Final = frozenset(("has", "with", "no", "without", "hide", "show", "is"))
 """``has-sidebar`` says what is beside an element, or how it looks, not what it is."""
 # What else a word may be, above the flags of cues.
-_FIRST: Final = 512  # of a pair
-_SECOND: Final = 1024
-_LAYS_OUT: Final = 2048
+_FIRST: Final = 4096  # of a pair
+_SECOND: Final = 8192
+_LAYS_OUT: Final = 16384
 _CUES: Final = _FIRST - 1
 
 

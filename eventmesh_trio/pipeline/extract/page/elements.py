@@ -11,7 +11,6 @@ from selectolax.lexbor import LexborNode
 from eventmesh_trio.pipeline.extract.page.cues import cues_of
 
 __all__ = [
-    "FRAMES",
     "LEAF",
     "LINK",
     "MARKED",
@@ -56,8 +55,6 @@ MARKED: Final = {
 }
 _PLAIN: Final = _INLINE - {"a", "code", "q", "rt", *MARKED}
 """Elements that leave no trace in a block."""
-FRAMES: Final = frozenset(("nav", "footer", "menu"))
-"""Elements that frame what a page has to say, wherever they are, unless they are most of it."""
 TEXT_ID: Final = 2
 """The parser's number for text, of which there is as much as of elements: it is asked for first."""
 NOTHING: Final = 1  # not looked into

@@ -13,7 +13,7 @@ from typing import Final
 from selectolax.lexbor import LexborNode
 
 from eventmesh_trio.pipeline.extract.page.blocks import Block, Mark, Node, Outline
-from eventmesh_trio.pipeline.extract.page.walk import Walk
+from eventmesh_trio.pipeline.extract.page.walk import Noise, Walk
 
 __all__ = ["Block", "Mark", "Node", "Outline", "outline"]
 
@@ -26,7 +26,7 @@ def outline(
     *,
     noscript: bool = False,
     skim: bool = False,
-    noise: bool = False,
+    noise: Noise | None = None,
     signed: bool = False,
 ) -> Outline:
     """Walk a tree (the ``body`` element, usually) once. Hidden and non-text content is left out.
@@ -37,17 +37,16 @@ def outline(
       noscript: walk into ``<noscript>`` too.
       skim: take each navigation and footer for one block (`Outline.skimmed`), which is good for
         its length and nothing else. Where one is much of the page, none is.
-      noise: likewise short elements that call themselves noise, comments or an aside, but for
-        those around an ``h1``: for pages that are articles, which show nothing of them.
-      signed: note which elements call themselves an author or a date (`Outline.signed`).
+      noise: likewise short elements that call themselves noise, comments or an aside and are noise
+        by this, but for those around an ``h1``: for pages that show nothing of them.
     """
     if root is None:
-        return Outline([], [], [0], [0], [], [])
-    around = _around_headings(root) if noise else None
-    page = _walked(root, noscript, skim, around, signed)
+        return Outline([], [], [0], [0], [])
+    around = _around_headings(root) if noise is not None else frozenset[int]()
+    page = _walked(root, noscript, skim, noise, around, signed)
     if any(page.blocks[i].chars >= _FRAME_LIMIT * page.chars_before[-1] for i in page.skimmed):
         del page  # or there would be two of a page of megabytes
-        page = _walked(root, noscript, False, None, signed)
+        page = _walked(root, noscript, False, None, around, signed)
     return page
 
 
@@ -63,9 +62,14 @@ def _around_headings(root: LexborNode) -> Set[int]:
 
 
 def _walked(
-    root: LexborNode, noscript: bool, skim: bool, around: Set[int] | None, signed: bool
+    root: LexborNode,
+    noscript: bool,
+    skim: bool,
+    noise: Noise | None,
+    around: Set[int],
+    signed: bool,
 ) -> Outline:
-    walk = Walk(noscript=noscript, skim=skim, around=around, signed=signed)
+    walk = Walk(noscript=noscript, skim=skim, noise=noise, around=around, signed=signed)
     walk.run(root)
     blocks = walk.blocks
     return Outline(
@@ -74,5 +78,7 @@ def _walked(
         [0, *accumulate([block.chars for block in blocks])],
         [0, *accumulate([block.link_chars for block in blocks])],
         walk.skimmed,
+        walk.telling,
+        walk.items,
         walk.signed,
     )

@@ -6,7 +6,7 @@ One module although it is long: every step of it moves the same state, from one 
 """
 
 import re
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import Final
 
 from selectolax.lexbor import LexborNode
@@ -23,6 +23,7 @@ from eventmesh_trio.pipeline.extract.page.cues import (
     ASIDE,
     COMMENTS,
     CUES_SEEN,
+    FRAME,
     MAIN,
     NOISE,
     NOTE,
@@ -32,7 +33,6 @@ from eventmesh_trio.pipeline.extract.page.cues import (
     cues_of_names,
 )
 from eventmesh_trio.pipeline.extract.page.elements import (
-    FRAMES,
     LEAF,
     LINK,
     MARKED,
@@ -45,14 +45,20 @@ from eventmesh_trio.pipeline.extract.page.elements import (
 )
 from eventmesh_trio.pipeline.extract.page.formulas import formula
 
-__all__ = ["Walk"]
+__all__ = ["Noise", "Walk", "is_beside"]
+
+Noise = Callable[[Node], bool]
+"""Whether an element that calls itself noise, comments or an aside is that, by all it says."""
 
 _LIGHT_STYLE: Final = re.compile(r"font-weight\s*:\s*(?:normal|[1-4]00)\b", re.IGNORECASE)
 _MAX_MARKS: Final = 16
 """Emphasis and links that are open where a block begins, and are repeated in it. Emphasis has six
 kinds; hundreds inside each other would be repeated in every block."""
-_SKIMMED: Final = NOISE | COMMENTS | ASIDE
+_SKIMMED: Final = FRAME | NOISE | COMMENTS | ASIDE
 _NOT_SKIMMED: Final = MAIN | NOTE
+_MAX_FRAME_CHARS: Final = 2500
+"""Of a navigation or footer that is skimmed: a longer one may be much of the page, which then would
+have to be walked once more."""
 _MAX_NOISE_CHARS: Final = 1500
 """Of an element that is skimmed for its name: a longer one may be more than it is called."""
 _MAX_VAIN_CHARS: Final = 100_000
@@ -61,27 +67,42 @@ _MAX_SIGNED: Final = 400
 """Elements called an author or a date, in the page's order: what it says of itself stands first."""
 
 
+def is_beside(node: Node) -> bool:
+    """Whether an element calls itself noise, comments or an aside, and not also content."""
+    return not node.cues & _NOT_SKIMMED
+
+
 class Walk:
     """The state of one walk.
 
     Args:
       noscript: go into ``<noscript>`` too.
       skim: make one block of all that is in a navigation or a footer; ``skimmed`` tells which.
-      around: with it, likewise of what calls itself noise, comments or an aside and is not long,
-        but for these elements, by the parser's numbers.
+      noise: with it, likewise of what calls itself noise, comments or an aside, is not long, and is
+        noise by this...
+      around: ...but for these elements, by the parser's numbers.
       signed: gather the elements that call themselves an author or a date.
     """
 
     def __init__(
-        self, *, noscript: bool, skim: bool, around: Set[int] | None, signed: bool = False
+        self,
+        *,
+        noscript: bool,
+        skim: bool,
+        noise: Noise | None,
+        around: Set[int],
+        signed: bool = False,
     ) -> None:
         self.signing = signed
         self.signed: list[LexborNode] = []
         self.noscript = noscript
         self.skim = skim
+        self.noise = noise
         self.around = around
         self.vain_chars = 0
         self.skimmed: list[int] = []
+        self.telling: list[int] = []
+        self.items: list[int] = []
         self.blocks: list[Block] = []
         self.nodes: list[Node] = []
         self.current = -1
@@ -98,150 +119,161 @@ class Walk:
     def run(self, root: LexborNode) -> None:  # noqa: PLR0915  # a call costs a tenth of a node
         tags = TAGS_SEEN[self.noscript].copy()
         blocks, nodes = self.blocks, self.nodes
-        skimmed = (NOISE if self.around is None else _SKIMMED) if self.skim else 0
+        skimmed = (FRAME if self.noise is None else _SKIMMED) if self.skim else 0
         signing, signed = self.signing, self.signed
-        noticed = skimmed | SIGNED if signing else skimmed
         is_shown, seen = HIDING.isdisjoint, CUES_SEEN.get
         attributes = root.attributes
         tag = root.tag or "body"
-        nodes.append(Node(tag, -1, cues_of(tag, attributes), attributes, 0))
+        cues = cues_of(tag, attributes)
+        nodes.append(Node(tag, -1, cues, attributes, 0))
+        if cues:
+            self.telling.append(0)
+        if "itemtype" in attributes:
+            self.items.append(0)
         self.current = 0
-        # Elements that were entered, and what `close` is to do: mostly, to end a node.
-        stack: list[tuple[LexborNode, Node | str]] = []
+        # Elements that were entered, and what `close` is to do; None: end a node, as mostly.
+        stack: list[tuple[LexborNode, str | None]] = []
         node = root.first_child
         while True:
             if node is None:
                 if not stack:
                     break
                 node, opened = stack.pop()
-                if isinstance(opened, Node):
-                    if self.parts:
-                        self.flush()
-                    opened.end_block = len(blocks)
-                    opened.end_node = len(nodes)
-                    self.current = opened.parent
-                elif opened == "a":
-                    self.close_link()
-                elif opened:
-                    self.close(opened)
-                node = node.next
-                continue
-            number = node.tag_id
-            if number == TEXT_ID:
-                if self.pre:
-                    self.add_text(node.text_content or "")
-                # Two thirds of all text are the white space between tags.
-                elif self.has_text:
-                    text = node.text_content or ""
-                    self.parts.append(text)
-                    if self.in_link:
-                        self.link_chars += len(text.strip())
-                elif not node.is_empty_text_node:
-                    self.add_text(node.text_content or "")
-                node = node.next
-                continue
-            try:
-                kind, tag, cues = tags[number]
-            except KeyError:
-                kind, tag, cues = tags[number] = meet(node, noscript=self.noscript)
-            if kind < NODE:
-                if kind == LEAF:
-                    self.add_leaf(tag, node)
-                node = node.next
-                continue
-            attributes = node.attributes
-            if attributes:
-                # As two of three have: then they are shown. A selector that looks for the others
-                # takes 0.1 ms a page.
-                has_class_only = len(attributes) == 1 and "class" in attributes
-                if not has_class_only and not is_shown(attributes) and is_hidden(attributes):
-                    if tag == "span":
-                        self.add_hidden_math(node, attributes)
+            else:
+                number = node.tag_id
+                if number == TEXT_ID:
+                    if self.pre:
+                        self.add_text(node.text_content or "")
+                    # Two thirds of all text are the white space between tags.
+                    elif self.has_text:
+                        text = node.text_content or ""
+                        self.parts.append(text)
+                        if self.in_link:
+                            self.link_chars += len(text.strip())
+                    elif not node.is_empty_text_node:
+                        self.add_text(node.text_content or "")
                     node = node.next
                     continue
-                if (self.pre or tag == "td") and is_gutter(node, attributes):
+                try:
+                    kind, tag, cues = tags[number]
+                except KeyError:
+                    kind, tag, cues = tags[number] = meet(node, noscript=self.noscript)
+                if kind < NODE:
+                    if kind == LEAF:
+                        self.add_leaf(tag, node)
                     node = node.next
                     continue
-            if kind != NODE or self.pre:
-                if signing and (attributes or cues):
-                    # An inline element: what its class says is not asked for otherwise.
+                attributes = node.attributes
+                if attributes:
+                    # As two of three have: then they are shown. A selector that looks for the
+                    # others takes 0.1 ms a page.
+                    has_class_only = len(attributes) == 1 and "class" in attributes
+                    if not has_class_only and not is_shown(attributes) and is_hidden(attributes):
+                        if tag == "span":
+                            self.add_hidden_math(node, attributes)
+                        node = node.next
+                        continue
+                    if (self.pre or tag == "td") and is_gutter(node, attributes):
+                        node = node.next
+                        continue
+                if kind != NODE or self.pre:
+                    if signing and (attributes or cues):
+                        # An inline element: what its class says is not asked for otherwise.
+                        if attributes:
+                            names = attributes.get("class")
+                            if names:
+                                known = seen(names)
+                                cues |= cues_of_names(names) if known is None else known
+                            if kind == LINK and "uthor" in (attributes.get("href") or ""):
+                                cues = SIGNED
+                        if cues & SIGNED:
+                            signed.append(node)
+                            signing = len(signed) < _MAX_SIGNED
+                    if kind == PLAIN_INLINE:
+                        opened = ""
+                    elif kind == LINK:
+                        opened = self.open_link(attributes)
+                    elif kind == MARKING:
+                        opened = self.open_mark(tag, attributes)
+                    else:
+                        opened = self.open_line(tag)
+                else:
+                    number = len(nodes)
                     if attributes:
-                        names = attributes.get("class")
-                        if names:
+                        if has_class_only:
+                            names = attributes["class"] or ""
                             known = seen(names)
                             cues |= cues_of_names(names) if known is None else known
-                        if kind == LINK and "uthor" in (attributes.get("href") or ""):
-                            cues = SIGNED
-                    if cues & SIGNED:
-                        signed.append(node)
-                        signing = len(signed) < _MAX_SIGNED
-                if kind == PLAIN_INLINE:
-                    opened = ""
-                elif kind == LINK:
-                    opened = self.open_link(attributes)
-                elif kind == MARKING:
-                    opened = self.open_mark(tag, attributes)
-                else:
-                    opened = self.open_line(tag)
-                stack.append((node, opened))
-                node = node.first_child
-                continue
-            if attributes:
-                if has_class_only:
-                    names = attributes["class"] or ""
-                    known = seen(names)
-                    cues |= cues_of_names(names) if known is None else known
-                else:
-                    cues |= cues_of_attributes(attributes)
-            if self.parts:
-                self.flush()
-            number = len(nodes)
-            opened = Node(tag, self.current, cues, attributes, len(blocks))
-            nodes.append(opened)
-            if cues & noticed:
-                if signing and cues & SIGNED:
-                    signed.append(node)
-                    signing = len(signed) < _MAX_SIGNED
-                if cues & skimmed and self.skim_over(node, number, tag, cues):
-                    opened.end_block = len(blocks)
-                    opened.end_node = number + 1
-                    node = node.next
+                        else:
+                            cues |= cues_of_attributes(attributes)
+                            if "itemtype" in attributes:
+                                self.items.append(number)
+                    if self.parts:
+                        self.flush()
+                    begun = Node(tag, self.current, cues, attributes, len(blocks))
+                    nodes.append(begun)
+                    if cues:
+                        self.telling.append(number)
+                        if signing and cues & SIGNED:
+                            signed.append(node)
+                            signing = len(signed) < _MAX_SIGNED
+                        if cues & skimmed and self.skim_over(node, number, begun):
+                            begun.end_block = len(blocks)
+                            begun.end_node = number + 1
+                            node = node.next
+                            continue
+                    self.current = number
+                    opened = None
+                    if tag == "pre":
+                        self.pre = 1
+                        opened = "pre"
+                child = node.first_child
+                # Two of five have one text and nothing else: these need no place on the stack.
+                if child is not None and child.tag_id == TEXT_ID and not self.pre:
+                    if self.has_text or not child.is_empty_text_node:
+                        self.add_text(child.text_content or "")
+                    child = child.next
+                if child is not None:
+                    stack.append((node, opened))
+                    node = child
                     continue
-            self.current = number
-            if tag == "pre":
-                self.pre = 1
-                stack.append((node, "pre"))
-            else:
-                stack.append((node, opened))
-            node = node.first_child
+            if opened is None:
+                if self.parts:
+                    self.flush()
+                ended = nodes[self.current]
+                ended.end_block = len(blocks)
+                ended.end_node = len(nodes)
+                self.current = ended.parent
+            elif opened == "a":
+                self.close_link()
+            elif opened:
+                self.close(opened)
+            node = node.next
         self.close_node()
 
-    def skim_over(self, element: LexborNode, number: int, tag: str, cues: int) -> bool:
+    def skim_over(self, element: LexborNode, number: int, node: Node) -> bool:
         """Make one block of what is not to be shown; False, and nothing done, if it may be.
 
         A quarter of a page's blocks are in navigation and footers: that is 0.2 ms of 1.7. As many
         nodes of an article's page are in other noise.
         """
-        if self.open_marks:
+        if self.open_marks or self.vain_chars > _MAX_VAIN_CHARS:
             return False
-        is_frame = tag in FRAMES
+        is_frame = node.cues & FRAME
         if not is_frame and (
-            self.around is None
-            or cues & _NOT_SKIMMED
-            or self.vain_chars > _MAX_VAIN_CHARS
-            or element.mem_id in self.around
+            self.noise is None or not self.noise(node) or element.mem_id in self.around
         ):
             return False
         text = " ".join(element.text(separator=" ", skip_empty=True).split())
         chars = len(text)
-        if chars > _MAX_NOISE_CHARS and not is_frame:
+        if chars > (_MAX_FRAME_CHARS if is_frame else _MAX_NOISE_CHARS):
             self.vain_chars += chars
             return False
         if text:
             linked = [len(link.text().strip()) for link in element.css("a")]
             self.skimmed.append(len(self.blocks))
             self.blocks.append(
-                Block(text, [text], chars, min(sum(linked), chars), len(linked), number, tag)
+                Block(text, [text], chars, min(sum(linked), chars), len(linked), number, node.tag)
             )
         return True
 

@@ -14,7 +14,7 @@ from eventmesh_trio.pipeline.extract.selection.regions import link_density, sele
 from eventmesh_trio.pipeline.extract.selection.scoring import Selection, select
 from eventmesh_trio.pipeline.extract.selection.threads import select_thread
 
-__all__ = ["choose", "choose_article"]
+__all__ = ["choose", "choose_skimmed"]
 
 _MIN_REGION_CHARS: Final = 200
 _MIN_ARTICLE_CHARS: Final = 600
@@ -36,6 +36,8 @@ _SAME_SHARE: Final = 0.9  # above it the two differ by what frames a product
 
 _WEAK: Final = frozenset(("index", "lenient", "whole-page", "none"))
 _WEAK_FOR_ARTICLES: Final = _WEAK - {"lenient"}
+_SURE_FOR_ARTICLES: Final = frozenset(("main-content",))
+_SURE: Final = frozenset(("main-content", "region", "index"))
 _WHOLE: Final = frozenset(("body", "html", "main", "article"))
 _REGION_LEFT: Final = 0.5
 _REGION_LEFT_OF_INDEX: Final = 0.1
@@ -81,12 +83,12 @@ def choose(page: Outline, kind: Kind) -> Selection:
     return prose
 
 
-def choose_article(page: Outline) -> Selection | None:
-    """Likewise of the page of an article, of which noise may be skimmed only; None if the choice
-    could be another when it is not."""
-    chosen = choose(page, "article")
+def choose_skimmed(page: Outline, kind: Kind) -> Selection | None:
+    """Likewise of a page of which noise was skimmed only; None if the choice could be another when
+    it is not."""
+    chosen = choose(page, kind)
     if (
-        chosen.method != "main-content"
+        chosen.method not in (_SURE_FOR_ARTICLES if kind == "article" else _SURE)
         or _chars(page, chosen) < _MIN_ARTICLE_CHARS
         or not set(page.skimmed).isdisjoint(chosen.kept)
     ):

@@ -91,7 +91,7 @@ def kind_of(page: Outline, declared: Kind) -> Kind:
     comments = 0
     chars = 0
     seen = 0  # blocks up to here are counted: comments nest
-    for node in [node for node in page.nodes if "itemtype" in node.attributes]:
+    for node in [page.nodes[index] for index in page.items]:
         item = node.attributes["itemtype"]
         if not item:
             continue

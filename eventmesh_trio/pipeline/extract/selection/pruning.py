@@ -14,6 +14,7 @@ from eventmesh_trio.pipeline.extract.page.cues import (
     MAIN,
     NOISE,
     NOTE,
+    SOURCES,
 )
 from eventmesh_trio.pipeline.extract.page.outline import Node, Outline
 from eventmesh_trio.pipeline.extract.selection.prompts import is_prompt
@@ -89,9 +90,7 @@ def strike(
     nodes = page.nodes
     article_end = 0  # nodes up to here are inside an article: a header there is its own
     end = 1  # nodes up to here are struck, or the root
-    # Four of five elements say nothing of themselves.
-    telling = [i for i, node in enumerate(nodes) if node.cues or node.tag in _TELLING]
-    for index in telling:
+    for index in page.telling:
         if index < end:
             continue
         node = nodes[index]
@@ -234,20 +233,21 @@ def _leads_on(page: Outline, node: Node) -> bool:
 def _sources(page: Outline, inner: range, limit: float) -> list[int]:
     """Of some nodes, long lists of literature. Few notes are the author's words, and stay."""
     nodes = page.nodes
-    items = [
+    named = [
         index
-        for index, node in enumerate(nodes[inner.start : inner.stop], inner.start)
-        if node.tag == "li"
-    ]
-    if len(items) < _MANY_SOURCES:  # as in four of five articles
-        return []
-    return [
-        index
-        for index in inner
-        if (names := nodes[index].attributes.get("class"))
+        for index in page.telling_within(inner)
+        if nodes[index].cues & SOURCES
+        and (names := nodes[index].attributes.get("class"))
         and _are_sources_named(names[:_MAX_NAMES_CHARS])
         and page.chars(nodes[index]) < limit
-        and bisect(items, nodes[index].end_node - 1) - bisect(items, index) >= _MANY_SOURCES
+    ]
+    if not named:  # as in most articles
+        return []
+    items = [index for index in inner if nodes[index].tag == "li"]
+    return [
+        index
+        for index in named
+        if bisect(items, nodes[index].end_node - 1) - bisect(items, index) >= _MANY_SOURCES
     ]
 
 
@@ -261,14 +261,9 @@ def _captions(page: Outline, inner: range, limit: float) -> list[int]:
     nodes = page.nodes
     found = []
     holders: list[int] | None = None  # tables and the like: what a figure holds may be content
-    named = [
-        index
-        for index, node in enumerate(nodes[inner.start : inner.stop], inner.start)
-        if node.tag in _CAPTIONED or node.cues & CAPTION
-    ]
-    for index in named:
+    for index in page.telling_within(inner):
         node = nodes[index]
-        if page.chars(node) >= limit:
+        if not (node.cues & CAPTION or node.tag in _CAPTIONED) or page.chars(node) >= limit:
             continue
         if node.tag == "figure" and not node.cues & CAPTION:
             if holders is None:

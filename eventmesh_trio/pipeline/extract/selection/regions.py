@@ -10,11 +10,11 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Final
 
-from eventmesh_trio.pipeline.extract.page.cues import COMMENTS, MAIN
+from eventmesh_trio.pipeline.extract.page.cues import COMMENTS, MAIN, NOISE, NOTE
 from eventmesh_trio.pipeline.extract.page.outline import Node, Outline
 from eventmesh_trio.pipeline.extract.selection.scoring import Selection
 
-__all__ = ["is_control", "link_density", "select_region", "strike"]
+__all__ = ["is_control", "is_framing", "link_density", "select_region", "strike"]
 
 _HEADINGS: Final = frozenset(("h1", "h2", "h3", "h4"))
 _POST_TAGS: Final = frozenset(("form", "aside"))
@@ -236,6 +236,17 @@ def strike(page: Outline, *, posts: bool = False) -> list[bool]:
                 struck[first:last] = [True] * (last - first)
                 end = node.end_node
     return struck
+
+
+def is_framing(node: Node) -> bool:
+    """Whether an element that calls itself noise frames the content of a page of any kind."""
+    cues = node.cues
+    return (
+        bool(cues & NOISE)
+        and not cues & (MAIN | NOTE)
+        and node.tag not in _TAG_LIMITS
+        and _limit_by_attributes(node) > 0
+    )
 
 
 def _limit_by_attributes(node: Node) -> float:
