@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
+from eventmesh_trio.abc import Encoder
 from eventmesh_trio.errors import BufferOverflow
 from eventmesh_trio.mesh.census import Census
 from eventmesh_trio.mesh.first_bytes import FirstBytes
@@ -28,7 +29,8 @@ from eventmesh_trio.mesh.personal import (
     personal_progress,
     warning_event,
 )
-from eventmesh_trio.mesh.reader import ReaderSpec, SubscriberStatistics
+from eventmesh_trio.mesh.reader import Batch, ReaderSpec, SubscriberStatistics
+from eventmesh_trio.mesh.shares import Step
 from eventmesh_trio.mesh.vitals import Vitals
 from eventmesh_trio.wire.events import Event, Gap, Metadata, Progress, Summary
 
@@ -64,8 +66,11 @@ class Gathering:
         "_marks",
         "_read",
         "_session_id",
+        "_step_encoder",
+        "_step_track",
         "_track",
         "_waits_seen",
+        "calm_until",
         "cursor",
         "first_bytes",
         "gap",
@@ -117,6 +122,10 @@ class Gathering:
         self.notices = NoticeQueue(limits.notice_queue)
         self._health_version = census.health_version
         self.last_activity = trio.current_time()
+        self.calm_until = -inf
+        """Before this time no progress is due: the reader was told of all its runs lately."""
+        self._step_track: Track | None = None  # whose events it took last, and how they are encoded
+        self._step_encoder: Encoder | None = None
 
     def hold(self, owner: Reader) -> None:
         """Have the flow's runs wait for this reader: it is lossless."""
@@ -151,15 +160,13 @@ class Gathering:
         )
 
     def has_news(self) -> bool:
+        if self.cursor < self._log.flow.events or self.notices.items or self.gap is not None:
+            return True
         now = trio.current_time()
-        return (
-            self.cursor < self._log.top
-            or bool(self.notices.items)
-            or self.gap is not None
-            or self._warning_is_due(now)
-            or self._health_is_news()
-            or self.next_due() <= now
-        )
+        if self._warning_is_due(now) or self._health_is_news():
+            return True
+        silence_until = self.last_activity + self.spec.heartbeat_seconds
+        return (now >= self.calm_until or now >= silence_until) and self.next_due() <= now
 
     def ended(self) -> bool:
         log = self._log
@@ -202,6 +209,60 @@ class Gathering:
             self._take_extras(outlet, now)
         if outlet.items:
             self.last_activity = now
+        self._note_calm()
+
+    # --- Steps: the batch of who came before, taken as it is --------------------------------------
+
+    def step(self, writable: Callable[[], int]) -> Batch | None:
+        """The batch that another reader at this place was given, where nothing else is due here.
+
+        As `gather` would put it together anew: of 20 readers that keep up, 19 find it so. An event
+        that comes alone takes 24 us of processor time to each of them then, and not 36.
+        """
+        log, vitals = self._log, self.vitals
+        step = None if self._step_encoder is None else log.shares.steps.get(self._step_encoder)
+        if (
+            step is None
+            or step.start != self.cursor + 1
+            or step.track is not self._step_track
+            or step.start < log.first
+            or step.taken > self._batch_events
+            or self.notices.items
+            or self.gap is not None
+            or (self._losses is not None and self._may_lose(self._losses))
+            or self._health_is_news()
+        ):
+            return None
+        used = self._used()
+        vitals.judge(used if self.read_seq >= self._attached_top else 0)
+        now = trio.current_time()
+        if now >= self.calm_until or self._warning_is_due(now):
+            return None
+        nbytes = step.batch.nbytes
+        if nbytes > self.spec.batch_bytes and nbytes > self.room(writable):
+            return None
+        vitals.sample(used)
+        self._pass(self.cursor + step.taken, step.taken, step.weight)
+        self.last_activity = now
+        return step.batch
+
+    def leave_step(
+        self, start: int, taken: int, track: Track, encoder: Encoder, batch: Batch
+    ) -> None:
+        """What was gathered is ``taken`` events from ``start`` on, and nothing else."""
+        self._step_track, self._step_encoder = track, encoder
+        log = self._log
+        if log.readers + track.readers > 1:
+            weight = log.weight(start, start + taken - 1)
+            log.shares.steps[encoder] = Step(start, taken, weight, track, batch)
+
+    def _note_calm(self) -> None:
+        calm_until = inf
+        if self.spec.progress:
+            for track in self._followed():
+                told_at = self._marks.told_at(track)
+                calm_until = min(calm_until, told_at + self.spec.flush_interval_seconds)
+        self.calm_until = calm_until
 
     def is_crowded(self) -> bool:
         """Whether more is waiting than one batch takes."""
@@ -357,7 +418,10 @@ class Gathering:
 
     def _used(self) -> int:
         # A replay may have more before it than any window: the window is full, no more.
-        return min(self._pending(), self.vitals.window.capacity)
+        pending = self._flow.events - self._read[0]
+        if self._losses is not None:
+            pending -= self._losses.skipping
+        return max(0, min(pending, self.vitals.window.capacity))
 
     def _judge_pressure(self) -> None:
         # What a replay has still to read is no pressure.
@@ -365,11 +429,17 @@ class Gathering:
 
     def _warning_is_due(self, now: float) -> bool:
         # A socket on which nothing runs carries replies only, however slow its last writes were.
-        active = self.cursor < self._log.top or self._followed()
-        return bool(active) and self.vitals.warning_is_due(now)
+        if not self.vitals.warning_is_due(now):
+            return False
+        return self.cursor < self._log.top or bool(self._followed())
 
     def _health_is_news(self) -> bool:
         return self.spec.system_status and self._health_version != self._census.health_version
+
+    def _may_lose(self, losses: Losses) -> bool:
+        """Whether there is, or may be, something ahead that this reader will not get."""
+        ahead = self._flow.events - self.taken[0]
+        return bool(losses.holes) or ahead > self.vitals.window.capacity
 
     def _overflow(self, losses: Losses) -> None:
         """Decide what a lossy reader loses: what came since it attached, beyond its window."""

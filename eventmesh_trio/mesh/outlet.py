@@ -48,7 +48,7 @@ class Outlet(ABC, Generic[T]):
 
 
 class EncodedOutlet(Outlet[bytes]):
-    __slots__ = ("_encoder_for", "_log", "_room", "events", "nbytes")
+    __slots__ = ("_encoder_for", "_log", "_room", "events", "nbytes", "sole")
 
     def __init__(
         self, log: EventLog, encoder_for: Callable[[str | None], Encoder], room: int
@@ -59,6 +59,8 @@ class EncodedOutlet(Outlet[bytes]):
         self._room = room
         self.nbytes = 0
         self.events = 0
+        self.sole: tuple[int, int, Track, Encoder] | None = None
+        """From where on, how many, whose and how encoded the events are, if it has nothing else."""
 
     def offer(self, events: Sequence[Event], request_id: str | None) -> bool:
         encoder = self._encoder_for(request_id)
@@ -68,11 +70,18 @@ class EncodedOutlet(Outlet[bytes]):
             self.full = True
             return False
         self._add(pieces, nbytes)
+        self.sole = None
         return True
 
     def take(self, track: Track, start: int, stop: int) -> int:
-        room = self._room - self.nbytes
         encoder = self._encoder_for(track.request_id)
+        alone = not self.items
+        count = self._take(track, encoder, start, stop)
+        self.sole = (start, count, track, encoder) if alone else None
+        return count
+
+    def _take(self, track: Track, encoder: Encoder, start: int, stop: int) -> int:
+        room = self._room - self.nbytes
         log = self._log
         if encoder.joins and log.readers + track.readers <= 1:
             must = not self.items
@@ -116,6 +125,7 @@ class EncodedOutlet(Outlet[bytes]):
         while notices and (not self.items or self.nbytes + len(notices[0]) <= self._room):
             notice = notices.pop(0)
             self._add((notice,), len(notice))
+            self.sole = None
         self.full = self.full or bool(notices)
 
     def _add(self, pieces: Sequence[bytes], nbytes: int) -> None:

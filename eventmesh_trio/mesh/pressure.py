@@ -25,6 +25,7 @@ class Pressure:
         "_slow_samples",
         "_sum_ms",
         "_threshold_ms",
+        "is_slow",
         "slow_sends",
     )
 
@@ -35,6 +36,8 @@ class Pressure:
         self._sum_ms = 0.0
         self._slow_samples = 0
         self.slow_sends = 0  # of all time
+        self.is_slow = False
+        """Whether more than half of the last sends took longer than the threshold."""
 
     def record(self, milliseconds: float) -> None:
         """Note that one write took so long."""
@@ -47,13 +50,10 @@ class Pressure:
         if milliseconds > self._threshold_ms:
             self._slow_samples += 1
             self.slow_sends += 1
+        count = len(self._samples)
+        self.is_slow = count >= _ENOUGH and self._slow_samples * 2 > count
 
     @property
     def average_ms(self) -> float:
         """The mean of the last sends; 0.0 before the first."""
         return max(0.0, self._sum_ms) / len(self._samples) if self._samples else 0.0
-
-    @property
-    def is_slow(self) -> bool:
-        """Whether more than half of the last sends took longer than the threshold."""
-        return len(self._samples) >= _ENOUGH and self._slow_samples * 2 > len(self._samples)

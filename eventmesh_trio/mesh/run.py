@@ -43,6 +43,8 @@ __all__ = ["PAUSED_TOO_LONG", "Run", "RunStatistics"]
 
 logger: Final = structlog.get_logger(__name__)
 
+_SHOWN_SECONDS: Final = 0.001
+"""How long a state that did not change is shown as it was: twenty readers are told within that."""
 PAUSED_TOO_LONG: Final = "paused_too_long"
 
 
@@ -107,7 +109,8 @@ class Run:
         self._gate.set()
         self._time_left = inf
         self._ended = trio.Event()
-        self.track = log.open_track(request_id, self._progress)
+        self._shown: tuple[int, float, Progress | None] = (-1, -inf, None)
+        self.track = log.open_track(request_id, self._shared_progress)
 
     # --- What others read ---------------------------------------------------------------------
 
@@ -355,6 +358,13 @@ class Run:
                 reason=UNSET if self._reason is None else self._reason,
             ),
         )
+
+    def _shared_progress(self) -> Progress | None:
+        """The newest state, made once for all readers that are told of it at the same time."""
+        version, now = self.track.version, trio.current_time()
+        if self._shown[0] != version or now >= self._shown[1] + _SHOWN_SECONDS:
+            self._shown = (version, now, self._progress())
+        return self._shown[2]
 
     def _progress(self) -> Progress | None:
         """The job's newest state; None where it cannot say, which must not end a reader."""

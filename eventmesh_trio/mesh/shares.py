@@ -3,11 +3,13 @@
 from typing import Final, NamedTuple
 
 from eventmesh_trio.abc import Encoder
+from eventmesh_trio.mesh.flow import Track
+from eventmesh_trio.mesh.reader import Batch
 
-__all__ = ["LEAST_SHARED", "Share", "Shares"]
+__all__ = ["LEAST_SHARED", "Share", "Shares", "Step"]
 
-LEAST_SHARED: Final = 8
-"""Fewer pieces are joined as quickly as they are looked up."""
+LEAST_SHARED: Final = 2
+"""Fewer pieces are one already."""
 _MOST_BYTES: Final = 512 * 1024
 """Half of a window: readers that keep up stand within that."""
 
@@ -20,6 +22,19 @@ class Share(NamedTuple):
     shown: int
 
 
+class Step(NamedTuple):
+    """A whole batch that was a run's events alone, for whoever stands just before ``start``.
+
+    ``taken`` logged events of ``track``, which weigh ``weight``.
+    """
+
+    start: int
+    taken: int
+    weight: int
+    track: Track
+    batch: Batch
+
+
 class Shares:
     """What readers of one log have been written lately, by encoder and first sequence number.
 
@@ -27,12 +42,15 @@ class Shares:
     same pieces for each of them was a third of what a batch costs where there are fifty.
 
     ``nbytes``: what is kept; the oldest goes where it would be more than half a mebibyte.
+    ``steps``: by encoder the last batch that any reader took, where the next may take it as it is.
+    It consists of kept bytes, so only the very last of a log that is trimmed may be held by it.
     """
 
-    __slots__ = ("_kept", "nbytes")
+    __slots__ = ("_kept", "nbytes", "steps")
 
     def __init__(self) -> None:
         self._kept: dict[tuple[Encoder, int], Share] = {}
+        self.steps: dict[Encoder, Step] = {}
         self.nbytes = 0
 
     def find(self, encoder: Encoder, start: int) -> Share | None:
@@ -52,4 +70,5 @@ class Shares:
 
     def clear(self) -> None:
         self._kept.clear()
+        self.steps.clear()
         self.nbytes = 0

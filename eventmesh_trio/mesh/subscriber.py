@@ -154,13 +154,19 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
             else:
                 await trio.lowlevel.checkpoint()
             self._check_open()
+            batch = self._gathering.step(writable)
+            if batch is not None:
+                return batch
             room = self._gathering.room(writable) if crowded else self.spec.batch_bytes
             outlet = EncodedOutlet(self._log, self.spec.encoder_for, room)
             self._gather(outlet)
             if outlet.items:
                 asked = self._gathering.first_bytes
                 first_bytes = asked.take_fresh() if asked else ()
-                return Batch(outlet.items, outlet.events, outlet.nbytes, first_bytes)
+                batch = Batch(outlet.items, outlet.events, outlet.nbytes, first_bytes)
+                if outlet.sole is not None:
+                    self._gathering.leave_step(*outlet.sole, batch)
+                return batch
             if self._gathering.ended():
                 raise trio.EndOfChannel
             self._gathering.settle()  # what was passed over without a word: other runs' events
@@ -222,7 +228,9 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
 
         self._log.sleepers[self] = None
         self._task = trio.lowlevel.current_task()
-        self._alarm = self._home.alarms.set(self, self._gathering.next_due(), self._alarm)
+        alarm, gathering = self._alarm, self._gathering
+        if alarm is None or alarm.sleeper is None or alarm.due > gathering.calm_until:
+            self._alarm = self._home.alarms.set(self, gathering.next_due(), alarm)
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def wake(self) -> None:

@@ -37,6 +37,7 @@ class DynamicBuffer:
         "_warning_events",
         "_writes",
         "resizes",
+        "threshold",
     )
 
     def __init__(
@@ -61,14 +62,14 @@ class DynamicBuffer:
         self._impeded = 0
         self._writes = 0
         self.resizes = 0
+        self.threshold = self._find_threshold()
+        """`warning_threshold` of the present capacity, or ``warning_events`` if that is less."""
 
     @property
     def capacity(self) -> int:
         return self._capacity
 
-    @property
-    def threshold(self) -> int:
-        """`warning_threshold` of the present capacity, or ``warning_events`` if that is less."""
+    def _find_threshold(self) -> int:
         threshold = warning_threshold(self._capacity)
         return min(threshold, self._warning_events) if self._warning_events else threshold
 
@@ -94,4 +95,5 @@ class DynamicBuffer:
         if self._capacity == before:
             return False
         self.resizes += 1
+        self.threshold = self._find_threshold()
         return True

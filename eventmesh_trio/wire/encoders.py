@@ -326,7 +326,7 @@ class EnvelopeEncoder(_MessageEncoder):
         return body
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class FlatEncoder(_MessageEncoder):
     """``{event, requestId, sessionId, timestamp, ...}``; a result flat, with its full document."""
 
@@ -346,7 +346,7 @@ class FlatEncoder(_MessageEncoder):
         return body
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class UniversalEncoder(FlatEncoder):
     """Flat and in an envelope at once: a gap or warning belongs to no run, and all can read it."""
 

@@ -1,7 +1,12 @@
-"""From a request's path, ``Accept`` and query to the encoder that serves its reader."""
+"""From a request's path, ``Accept`` and query to the encoder that serves its reader.
+
+Equal encoders are one object as a rule: to be found beside a log's bytes takes the identity of two
+then, and no comparison of all their members, which was 0.6 us for each batch of each reader.
+"""
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from math import inf
 from typing import Final
 
@@ -24,6 +29,9 @@ _CODING: Final = re.compile(
     rb"[ \t]*([-!#$%&'*+.^_`|~0-9a-z]+)"
     rb"(?:[ \t]*;[ \t]*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?[ \t]*"
 )
+
+_ENCODERS: Final = 256
+"""Encoders that are remembered: of HTTP there is a handful, on WebSockets one or two a session."""
 
 MEDIA_TYPES: Final = {
     # Without the charset the Python client of streaming-api.md gets bytes where it adds strings.
@@ -65,6 +73,7 @@ def prefers_gzip(accept_encoding: Sequence[bytes]) -> bool:
     return gzip > 0 and gzip >= weights.get(b"identity", 0.0)
 
 
+@lru_cache(maxsize=_ENCODERS)
 def stream_encoder(
     framing: StreamFraming, default: Shape, wanted: str | None, *, max_line_bytes: float = inf
 ) -> HTTPEncoder:
@@ -83,6 +92,7 @@ def stream_encoder(
     raise ValidationError("shape must be nested, flat or both", field="shape")
 
 
+@lru_cache(maxsize=_ENCODERS)
 def message_encoder(
     dialect: Dialect | None,
     framing: MessageFraming,
