@@ -26,10 +26,27 @@ thread.join()
 print(mapped_mib() - before)
 """
 
+_FAULTS = """
+import resource
+from benchmarks.synthetic import LARGE, MAKERS
+from eventmesh_trio.app.process import keep_little_free
+from eventmesh_trio.wire.encoders import EnvelopeEncoder
 
-def growth_mib(*arguments: str) -> float:
+BATCHES = 100
+assert keep_little_free()
+events = [MAKERS[LARGE](index, 8, "r") for index in range(8)]
+encode = EnvelopeEncoder("frame").encode_batch
+for number in range(2 * BATCHES):
+    if number == BATCHES:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    encode(events, 2**18)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / BATCHES)
+"""
+
+
+def printed(program: str, *arguments: str) -> float:
     done = subprocess.run(
-        [sys.executable, "-c", _GROWTH, *arguments],
+        [sys.executable, "-c", program, *arguments],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
@@ -40,5 +57,10 @@ def growth_mib(*arguments: str) -> float:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
 def test_a_thread_of_a_serving_process_has_no_memory_of_its_own() -> None:
-    assert growth_mib("kept") >= 60  # what glibc maps for one by itself
-    assert growth_mib() < 60
+    assert printed(_GROWTH, "kept") >= 60  # what glibc maps for one by itself
+    assert printed(_GROWTH) < 60
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_a_batch_of_large_events_is_encoded_in_memory_that_is_there() -> None:
+    assert printed(_FAULTS) < 1  # new pages for each batch; they were 24
