@@ -5,10 +5,10 @@ frozen classes below. Every ``async`` method is cancellable at each call unless 
 otherwise, and a cancelled call leaves its object usable or closed, as stated.
 """
 
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from math import inf
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
@@ -38,6 +38,7 @@ __all__ = [
     "GateFeatures",
     "Job",
     "JobCounts",
+    "KeysAhead",
     "Page",
     "Publisher",
     "Renderer",
@@ -450,11 +451,22 @@ class CacheEntry:
     fields: Fields = ()  # of the response, those that tell how long it may be used
 
 
+KeysAhead: TypeAlias = Callable[[], Iterable[str]]
+"""The keys of a cache that will be asked for next, the next one first."""
+
+
 class Cache(Protocol):
     """Extracted documents by key. Each call may block on a store; a failing store is a miss."""
 
-    async def get(self, key: str, mode: CacheMode) -> CacheEntry | None:
-        """The entry of that key, where the mode reads; one that is no longer fresh too."""
+    async def get(
+        self, key: str, mode: CacheMode, *, ahead: KeysAhead | None = None
+    ) -> CacheEntry | None:
+        """The entry of that key, where the mode reads; one that is no longer fresh too.
+
+        Args:
+          ahead: which keys will be asked for next, for a store where one look for many costs little
+            more than a look for one. Called only if it is of use; a hint, and no promise.
+        """
         ...
 
     async def put(self, key: str, entry: CacheEntry, mode: CacheMode) -> None:

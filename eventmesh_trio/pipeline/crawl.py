@@ -136,6 +136,7 @@ class CrawlJob:
             request_id=request_id,
             received=self._tally.add_bytes,
             wall_time=wall_time,
+            upcoming=self._frontier.upcoming,
         )
         self._current_url: str | None = None
         self._render_result = render_result

@@ -7,7 +7,8 @@ but `lease` is synchronous, and nothing here knows what an errand brings home.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 import attrs
@@ -95,6 +96,10 @@ class Frontier:
         errand = self._queue.popleft()
         self._leased[errand.first] = errand
         return errand
+
+    def upcoming(self, count: int) -> Iterator[Errand]:
+        """The errands that are leased next, at most so many; to be looked at before any await."""
+        return islice(self._queue, count)
 
     def settle(self, errand: Errand) -> None:
         """Mark the errand's `Errand.next_index` as published; its last one ends the lease.

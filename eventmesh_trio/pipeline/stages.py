@@ -5,7 +5,7 @@ exception: this is the boundary at which one URL's trouble, a bug in its handlin
 that URL's result. Nothing here knows of the frontier's states, of channels, or of readers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
 from typing import Final
@@ -142,7 +142,8 @@ class Stages:
     """The steps of one run: its options, and the ports it uses.
 
     ``received`` is told the body bytes of each response of an origin, those included that are
-    answered by another attempt; ``wall_time`` gives seconds since the epoch.
+    answered by another attempt; ``wall_time`` gives seconds since the epoch, ``upcoming`` the
+    errands that come next, at most so many.
     """
 
     _ports: CrawlPorts
@@ -153,6 +154,7 @@ class Stages:
     _request_id: str
     _received: Callable[[int], None]
     _wall_time: Callable[[], float]
+    _upcoming: Callable[[int], Iterable[Errand]]
     _contain: Callable[[BaseException, Errand, str], EventMeshError] = attrs.field(init=False)
     shelf: Shelf = attrs.field(init=False)
     """What the run has to do with the cache."""
@@ -160,7 +162,9 @@ class Stages:
     def __attrs_post_init__(self) -> None:
         # No method of ours: the shelf would hold us, and what is over is freed at once.
         self._contain = partial(_contain, self._request_id)
-        self.shelf = Shelf(self._ports, self._options, self._contain, self._wall_time)
+        self.shelf = Shelf(
+            self._ports, self._options, self._contain, self._wall_time, self._upcoming
+        )
 
     async def bring(self, errand: Errand) -> Parcel | Outcome:
         """Get one URL's page; an outcome where the cache has its document, or nothing came."""

@@ -10,7 +10,7 @@ import trio.testing
 from msgspec import UNSET
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from eventmesh_trio.abc import CacheEntry, Extraction, Page
+from eventmesh_trio.abc import CacheEntry, Extraction, KeysAhead, Page
 from eventmesh_trio.errors import (
     BlockedAddress,
     CircuitOpen,
@@ -531,7 +531,9 @@ async def test_failures_are_not_kept() -> None:
 
 async def test_a_cache_that_fails_is_a_miss_and_is_logged() -> None:
     class Broken:
-        async def get(self, key: str, mode: CacheMode) -> CacheEntry | None:
+        async def get(
+            self, key: str, mode: CacheMode, *, ahead: KeysAhead | None = None
+        ) -> CacheEntry | None:
             raise OSError("disk")
 
         async def put(self, key: str, entry: CacheEntry, mode: CacheMode) -> None:

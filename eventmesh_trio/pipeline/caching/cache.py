@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 import trio
 
-from eventmesh_trio.abc import CacheEntry
+from eventmesh_trio.abc import CacheEntry, KeysAhead
 from eventmesh_trio.pipeline.caching.flights import Flights
 from eventmesh_trio.pipeline.caching.limits import CacheLimits
 from eventmesh_trio.pipeline.caching.memory import MemoryStore
@@ -70,7 +70,9 @@ class DocumentCache:
         self.flights: Final = Flights()
         self._hits = self._misses = self._expired = self._revalidated = 0
 
-    async def get(self, key: str, mode: CacheMode) -> CacheEntry | None:
+    async def get(
+        self, key: str, mode: CacheMode, *, ahead: KeysAhead | None = None
+    ) -> CacheEntry | None:
         """The entry of that key, where the mode reads.
 
         It is usable as it is until its ``fresh_until``, which may have passed. Always a checkpoint
@@ -79,7 +81,7 @@ class DocumentCache:
         if mode not in READING:
             await trio.lowlevel.checkpoint()
             return None
-        entry = await self.store.get(key)
+        entry = await self.store.get(key, ahead)
         if entry is None:
             self._misses += 1
             return None

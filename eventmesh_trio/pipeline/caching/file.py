@@ -11,7 +11,7 @@ Source: https://sqlite.org/wal.html, https://sqlite.org/howtocorrupt.html
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -22,6 +22,7 @@ import attrs
 from eventmesh_trio.abc import CacheEntry
 from eventmesh_trio.pipeline.caching import index as cache_index
 from eventmesh_trio.pipeline.caching.codec import VERSION, EntryCodec, UnreadableEntry
+from eventmesh_trio.pipeline.caching.foresight import Row
 from eventmesh_trio.pipeline.caching.limits import CacheLimits
 from eventmesh_trio.pipeline.caching.lock import UseLock
 
@@ -188,12 +189,34 @@ class StoreFile:
 
     # --- Reading --------------------------------------------------------------------------------
 
-    def get(self, key: str) -> CacheEntry | None:
-        """The entry of a key. Raises: UnreadableEntry, apsw.Error."""
-        row = self._reader.execute(
+    def look(
+        self, keys: Sequence[str], most_bytes: int
+    ) -> tuple[CacheEntry | None, Mapping[str, Row | None]]:
+        """The entry of the first key; and of the others their rows, None where there is none.
+
+        Args:
+          most_bytes: of rows; keys for which there is no room left are not looked for.
+        Raises: UnreadableEntry, apsw.Error.
+        """
+        first, *others = keys
+        row = self._row(first)
+        rows: dict[str, Row | None] = {}
+        for key in others:
+            if most_bytes <= 0:
+                break
+            found = rows[key] = self._row(key)
+            most_bytes -= 0 if found is None else len(found[1])
+        return None if row is None else self.decode(row), rows
+
+    def decode(self, row: Row) -> CacheEntry:
+        """The entry of a row. Raises: UnreadableEntry."""
+        return self._read_codec.decode(*row)
+
+    def _row(self, key: str) -> Row | None:
+        row: Row | None = self._reader.execute(
             "SELECT head, body FROM documents WHERE key = ?", (_digest(key),)
         ).fetchone()
-        return None if row is None else self._read_codec.decode(*row)
+        return row
 
     def search(self, query: str, limit: int) -> Sequence[tuple[Found, str]]:
         """What has a query's words, best first, each with a snippet; each URL once.

@@ -10,7 +10,7 @@ import attrs
 import msgspec
 import trio
 
-from eventmesh_trio.abc import CacheEntry
+from eventmesh_trio.abc import CacheEntry, KeysAhead
 from eventmesh_trio.pipeline.caching import index as cache_index
 from eventmesh_trio.pipeline.caching.limits import CacheLimits
 from eventmesh_trio.pipeline.caching.store import StoreStatistics
@@ -54,7 +54,7 @@ class MemoryStore:
         self._added: dict[int, None] = {}  # rows to index; in order
         self._searching = trio.Lock()
 
-    async def get(self, key: str) -> CacheEntry | None:
+    async def get(self, key: str, ahead: KeysAhead | None = None) -> CacheEntry | None:  # noqa: ARG002
         await trio.lowlevel.checkpoint()
         kept = self._entries.get(key)
         if kept is None:

@@ -1,6 +1,7 @@
 """One run's side of the cache: what it finds there, shares with other runs, and leaves there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 import attrs
 import trio
@@ -16,22 +17,32 @@ from eventmesh_trio.wire.requests import CrawlOptions
 
 __all__ = ["Shelf", "store_key"]
 
+_AHEAD: Final = 32
+"""Errands whose documents may be looked for before they are leased: of a way into a thread and
+back, 0.4 ms, a thirtieth is left for each. A crawl of 150 pages/s has leased them in 0.2 s."""
+
 
 @attrs.define(eq=False)
 class Shelf:
     """The cache and its flights, for the errands of one run.
 
     A failing cache is no trouble of a URL: ``contain`` is given what it raises, and what was
-    looked for is not there. ``wall_time`` gives seconds since the epoch.
+    looked for is not there. ``wall_time`` gives seconds since the epoch; ``upcoming`` the errands
+    that are leased next, at most so many.
     """
 
     _ports: CrawlPorts
     _options: CrawlOptions
     _contain: Callable[[BaseException, Errand, str], object]
     _wall_time: Callable[[], float]
+    _upcoming: Callable[[int], Iterable[Errand]]
+    _prefix: str = attrs.field(init=False)  # of all keys of the run
     _held: dict[Errand, Flight] = attrs.field(factory=dict, init=False)
     _unread: set[Errand] = attrs.field(factory=set, init=False)  # pages that wait to be read
     _releasing: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._prefix = store_key("", self._options, self._ports)
 
     # --- What there is --------------------------------------------------------------------------
 
@@ -58,7 +69,7 @@ class Shelf:
             if boarded is not None:
                 self._held[errand] = boarded
         try:
-            entry = await self._ports.cache.get(key, mode)
+            entry = await self._ports.cache.get(key, mode, ahead=self._keys_ahead)
             if entry is None or policy is None or policy.admits(entry.final_url):
                 return entry
             return None
@@ -174,8 +185,11 @@ class Shelf:
         self._unread.clear()
         self._releasing = False
 
+    def _keys_ahead(self) -> Iterator[str]:
+        return map(self._key, self._upcoming(_AHEAD))
+
     def _key(self, errand: Errand) -> str:
-        return store_key(errand.href, self._options, self._ports)
+        return self._prefix + errand.href
 
 
 def store_key(href: str, options: CrawlOptions, ports: CrawlPorts) -> str:

@@ -11,7 +11,7 @@ counted; a broken file is moved away and a new one begun; and where even that fa
 store until the next start.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
@@ -24,8 +24,8 @@ import attrs
 import structlog
 import trio
 
-from eventmesh_trio.abc import CacheEntry
-from eventmesh_trio.pipeline.caching.codec import UnreadableEntry
+from eventmesh_trio.abc import CacheEntry, KeysAhead
+from eventmesh_trio.pipeline.caching.codec import EntryCodec, UnreadableEntry
 from eventmesh_trio.pipeline.caching.file import (
     BROKEN,
     Change,
@@ -34,6 +34,7 @@ from eventmesh_trio.pipeline.caching.file import (
     Written,
     reason_of,
 )
+from eventmesh_trio.pipeline.caching.foresight import Foresight, Row
 from eventmesh_trio.pipeline.caching.limits import CacheLimits
 from eventmesh_trio.pipeline.caching.memory import entry_bytes
 from eventmesh_trio.pipeline.caching.store import StoreStatistics, Unsearchable
@@ -48,6 +49,10 @@ _BATCH_BYTES: Final = 4 * 1024 * 1024  # of documents as they are in memory
 _BATCH_ENTRIES: Final = 64  # a batch keeps other processes from writing: some ten milliseconds
 _MAX_USED: Final = 4096  # keys whose use waits to be written; a few more do not matter
 _NOTE_USE_SECONDS: Final = 5.0  # how long a use may wait to be written
+_AHEAD_BYTES: Final = 1024 * 1024  # of documents that a look finds for keys ahead
+_DECODED_HERE_BYTES: Final = 32 * 1024
+"""Of a document found ahead: up to that it is decoded in the loop, in half a millisecond at most;
+a way into a thread and back would take as long."""
 _GATHER_SECONDS: Final = 0.2
 """From one transaction to the next, for changes to gather in: one costs as much as the writing of
 two documents. With twenty of them to one, writing takes half of the time. What comes after a rest
@@ -123,6 +128,8 @@ class SQLiteStore:
         self._pending: dict[str, Change] = {}
         self._writing: dict[str, Change] = {}
         self._used: dict[str, float] = {}
+        self._foresight = Foresight()
+        self._codec = EntryCodec()  # the loop's own
         self._pending_bytes = 0
         self._batch_bytes = min(_BATCH_BYTES, limits.store_bytes // 32)
         self._wanted = trio.Event()
@@ -144,16 +151,20 @@ class SQLiteStore:
 
     # --- Reading --------------------------------------------------------------------------------
 
-    async def get(self, key: str) -> CacheEntry | None:
-        newer: CacheEntry | None = None  # all of it but its document, which may have gone
-        for change in (self._pending.get(key), self._writing.get(key)):
-            if change is not None and change.kind == "refresh":
-                newer = newer or change.entry
-            elif change is not None:
-                await trio.lowlevel.checkpoint()
-                return _refreshed(change.entry, newer)
+    async def get(self, key: str, ahead: KeysAhead | None = None) -> CacheEntry | None:
+        while True:
+            newer: CacheEntry | None = None  # all of it but its document, which may have gone
+            for change in (self._pending.get(key), self._writing.get(key)):
+                if change is not None and change.kind == "refresh":
+                    newer = newer or change.entry
+                elif change is not None:
+                    await trio.lowlevel.checkpoint()
+                    return _refreshed(change.entry, newer)
+            if (look := self._foresight.under_way(key)) is None:
+                break
+            await look.wait()
         try:
-            entry = await self._look_up(key)
+            entry = await self._look_up(key, ahead)
         except UnreadableEntry:
             self._failures += 1
             self._submit(key, Change("delete", None))
@@ -162,17 +173,46 @@ class SQLiteStore:
             self._used[key] = self._wall_time()
         return _refreshed(entry, newer)
 
-    async def _look_up(self, key: str) -> CacheEntry | None:
+    async def _look_up(self, key: str, ahead: KeysAhead | None) -> CacheEntry | None:
         if trio.current_time() < self._unread_until:
             await trio.lowlevel.checkpoint()
             return None
+        row = self._foresight.take(key)
+        if row is None:
+            await trio.lowlevel.checkpoint()
+            return None
         with trio.move_on_after(self._limits.lookup_seconds):
+            if row == "unknown":
+                return await self._look(key, ahead)
+            if len(row[1]) <= _DECODED_HERE_BYTES:
+                await trio.lowlevel.checkpoint()
+                return self._codec.decode(*row)
             return await self._in_thread(
-                self._reading, _Call(self, partial(StoreFile.get, key=key))
+                self._reading, _Call(self, partial(StoreFile.decode, row=row))
             )
         self._unread_until = trio.current_time() + self._limits.retry_seconds
         self._fail(TimeoutError("a look into the file took too long"))
         return None
+
+    async def _look(self, key: str, ahead: KeysAhead | None) -> CacheEntry | None:
+        """Look into the file for a key, and on the same way for those that come next."""
+        # What waits to be written is found where it waits, and is not what the file has.
+        others = () if ahead is None else ahead()
+        look = self._foresight.begin(
+            key, [one for one in others if one not in self._pending and one not in self._writing]
+        )
+        rows: Mapping[str, Row | None] = {}
+        try:
+            found = await self._in_thread(
+                self._reading,
+                _Call(self, partial(StoreFile.look, keys=look.keys, most_bytes=_AHEAD_BYTES)),
+            )
+            if found is None:
+                return None
+            entry, rows = found
+            return entry
+        finally:
+            self._foresight.end(look, rows)
 
     async def search(self, query: str, limit: int) -> Sequence[SearchHit]:
         call = _Call(self, partial(StoreFile.search, query=query, limit=limit))
@@ -230,6 +270,7 @@ class SQLiteStore:
 
     def _submit(self, key: str, change: Change) -> None:
         """Have a change written, or drop it where there is no place to wait."""
+        self._foresight.forget(key)
         before = self._pending.pop(key, None)
         self._pending_bytes -= before.nbytes if before else 0
         full = self._pending_bytes + change.nbytes > self._limits.max_pending_bytes
@@ -257,6 +298,7 @@ class SQLiteStore:
             while True:
                 with trio.move_on_after(_NOTE_USE_SECONDS):
                     await self._wanted.wait()
+                self._foresight.forget_old()  # of a crawl that was cancelled
                 self._wanted = trio.Event()
                 while self._pending or self._used or self._broken is not None:
                     with trio.move_on_at(self._wrote_at + _GATHER_SECONDS):
@@ -335,6 +377,7 @@ class SQLiteStore:
         assert file is not None, "only an open file is found broken"
         async with self._reading, self._searching:
             self._broken = None
+            self._foresight.clear()
             try:
                 broken = await trio.to_thread.run_sync(
                     file.replace, error, limiter=self._storing, abandon_on_cancel=True

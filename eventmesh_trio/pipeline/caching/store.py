@@ -5,7 +5,7 @@ from typing import Protocol
 
 import attrs
 
-from eventmesh_trio.abc import CacheEntry
+from eventmesh_trio.abc import CacheEntry, KeysAhead
 from eventmesh_trio.wire.events import SearchHit
 
 __all__ = ["Store", "StoreStatistics", "Unsearchable"]
@@ -38,8 +38,12 @@ class Store(Protocol):
     But for `search`: that nothing was found would be taken for the truth.
     """
 
-    async def get(self, key: str) -> CacheEntry | None:
-        """The entry of that key, and mark it as used. Cancellation changes nothing."""
+    async def get(self, key: str, ahead: KeysAhead | None = None) -> CacheEntry | None:
+        """The entry of that key, and mark it as used. Cancellation changes nothing.
+
+        Args:
+          ahead: which keys will be asked for next, as in `eventmesh_trio.abc.Cache.get`.
+        """
         ...
 
     async def put(self, key: str, entry: CacheEntry) -> None:
