@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+import attrs
 import msgspec
 import pytest
 import trio
@@ -18,7 +19,7 @@ from eventmesh_trio.abc import Extraction, Page
 from eventmesh_trio.errors import ParseFailure, UnsupportedContent
 from eventmesh_trio.pipeline.extract import extract_page
 from eventmesh_trio.pipeline.workers import worker
-from eventmesh_trio.pipeline.workers.messages import HEADER, Answer, ExtractJob
+from eventmesh_trio.pipeline.workers.messages import HEADER, Answer, ExtractJob, job_frame
 from eventmesh_trio.pipeline.workers.pool import WorkerLimits, WorkerPool, open_extractor
 from eventmesh_trio.pipeline.workers.process import start_process
 from eventmesh_trio.pipeline.workers.worker import serve
@@ -486,7 +487,27 @@ def frame(*jobs: ExtractJob) -> bytes:
 
 
 def job(number: int, body: bytes = b"<p>Hello.</p>") -> ExtractJob:
-    return ExtractJob(number, body, "https://example.org/", None, "text/html", "article", None)
+    return ExtractJob(number, "https://example.org/", None, "text/html", "article", None, body)
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65_535, 65_536, 3_000_000])
+def test_a_frame_in_two_pieces_is_that_job(size: int) -> None:
+    original = job(7, random.Random(size).randbytes(size))
+    begin, body = job_frame(original)
+    assert body is original.body
+    (length,) = HEADER.unpack_from(begin)
+    assert length == len(begin) - HEADER.size + len(body)
+    decoded = msgspec.msgpack.decode(begin[HEADER.size :] + body, type=list[ExtractJob])
+    assert decoded == [original]
+
+
+async def test_a_page_larger_than_the_pipe_is_read_whole() -> None:
+    text = "".join(f"<p>Sentence number {number} of this page.</p>" for number in range(60_000))
+    async with open_extractor(ONE) as pool:
+        large = attrs.evolve(page(), body=f"<html><body>{text}".encode())
+        extraction = await pool.extract(large, "full", None)
+    assert len(large.body) > 2 * MIB
+    assert "Sentence number 59999 of" in extraction.document.text
 
 
 def answers(data: bytes) -> list[Answer]:

