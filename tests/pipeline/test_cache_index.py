@@ -10,6 +10,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventmesh_trio.pipeline.caching import index
 from eventmesh_trio.pipeline.caching.index import snippets, terms_of
 from eventmesh_trio.pipeline.caching.limits import CacheLimits
 from eventmesh_trio.pipeline.caching.memory import MemoryStore
@@ -254,3 +255,14 @@ async def test_after_any_changes_just_what_is_kept_is_found(
         for number in range(12):
             assert text_of(await store.get(f"k{number}")) == kept.get(f"k{number}")
         assert store.statistics().failures == 0
+
+
+def test_every_letter_of_a_script_without_spaces_is_a_word_of_its_own() -> None:
+    # Which text has one is found by the bytes of UTF-8; all of them that there are.
+    letters = (chr(code) for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF)
+    unspaced = [letter for letter in letters if index._UNSPACED.match(letter)]
+    assert len(unspaced) > 100_000
+    assert all(index._spaced(letter) != letter for letter in unspaced)
+    assert index._spaced("“Crème brûlée” – 5 €, Ελλάδα, Россия") == (
+        "“Crème brûlée” – 5 €, Ελλάδα, Россия"
+    )

@@ -29,6 +29,8 @@ _UNSPACED: Final = re.compile(
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff])"
 )
+_OF_SPACED: Final = bytes([*range(0xE0), 0xE2])
+"""The bytes of UTF-8 of which none begins a letter of those scripts."""
 _TERM: Final = re.compile(r'"([^"]*)"|([^\s"]+)')
 _BLANKS: Final = re.compile(r"\s+")
 
@@ -112,16 +114,22 @@ def snippets(query: str, texts: Sequence[str]) -> list[str]:
 
 def clean(text: str) -> str:
     """A text that SQLite takes whole: lone surrogates and NULs are replaced."""
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", " ")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-8", "replace").decode("utf-8")
+    return text.replace("\0", " ")
 
 
 def _spaced(text: str) -> str:
     """With every letter of a script without spaces a word of its own.
 
     A page of Japanese in a sixth of the time that substituting takes, which calls a function for
-    each of its letters.
+    each of its letters; one of French in a fourth of what looking for such letters takes.
     """
-    return text if text.isascii() else _SEPARATOR.join(_UNSPACED.split(text))
+    if text.isascii() or not text.encode("utf-8", "replace").translate(None, _OF_SPACED):
+        return text
+    return _SEPARATOR.join(_UNSPACED.split(text))
 
 
 def _short(text: str) -> str:
