@@ -87,7 +87,10 @@ class Frontier:
         Raises:
           trio.EndOfChannel: every URL is settled.
         """
-        await trio.lowlevel.checkpoint()
+        if self._queue:
+            await trio.lowlevel.checkpoint_if_cancelled()  # what is done with it lets others run
+        else:
+            await trio.lowlevel.checkpoint()
         while not self._queue:
             if self.done:
                 raise trio.EndOfChannel

@@ -1,7 +1,8 @@
 """One response body: received, decoded and judged piece by piece, within its limits."""
 
 import time
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from io import BytesIO
 from typing import Final
 
@@ -66,7 +67,7 @@ class BodyReader:
         decoder = BodyDecoder(codings, max_decoded_bytes=limits.max_decoded_bytes)
         body = BytesIO()  # its value is no copy, as the bytes of a bytearray would be
         sniffed = readable is True
-        async with aclosing(response.aiter_stream()) as chunks:
+        async with _chunks(response) as chunks:
             async for chunk in chunks:
                 self.wire_bytes += len(chunk)
                 if self.wire_bytes > limits.max_body_bytes and not limits.cut:
@@ -97,7 +98,7 @@ class BodyReader:
         However it ends is fine: what was not read to its end, the connection is closed for.
         """
         try:
-            async with aclosing(response.aiter_stream()) as chunks:
+            async with _chunks(response) as chunks:
                 async for chunk in chunks:
                     self.wire_bytes += len(chunk)
                     if self.wire_bytes > max_bytes:
@@ -113,8 +114,17 @@ class BodyReader:
             self._since = time.perf_counter()
 
 
+def _chunks(
+    response: httpcore2.Response,
+) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    """The pieces as the connection has them; `Response.aiter_stream` is two generators around."""
+    assert isinstance(response.stream, AsyncIterable)
+    chunks = aiter(response.stream)
+    return aclosing(chunks) if isinstance(chunks, AsyncGenerator) else nullcontext(chunks)
+
+
 def _declared(fields: Fields) -> int:
-    return max((int(value) for name, value in fields if name == b"content-length"), default=0)
+    return max([int(value) for name, value in fields if name == b"content-length"], default=0)
 
 
 def _sniff(body: BytesIO) -> None:

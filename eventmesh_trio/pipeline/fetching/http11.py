@@ -10,7 +10,7 @@ took 0.23 ms more.
 """
 
 import math
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Final, Literal
 
 import h11
@@ -130,26 +130,27 @@ class HTTP11Connection:
         # What is behind the body was sent before anything was asked: it answers nothing.
         self._persists = len(begun) <= length and not ended and _persists(head)
 
-    async def body(self) -> AsyncGenerator[bytes, None]:
-        """The pieces of the response's body. Raises as `handle_async_request` does."""
-        if self._missing is not None:
-            begun, self._begun = self._begun, b""
-            if begun:
-                yield begun
-            while self._missing:
-                data = await self._stream.read(min(_READ_BYTES, self._missing))
-                if not data:
-                    raise httpcore2.RemoteProtocolError(
-                        f"the body ended {self._missing} bytes before its length"
-                    )
-                self._missing -= len(data)
-                yield data
-            return
-        while True:
+    async def next_piece(self) -> bytes:
+        """The next piece of the response's body, ``b""`` at its end.
+
+        A checkpoint but for what came with the head. Raises as `handle_async_request` does.
+        """
+        if self._missing is None:
             event = await self._receive()
-            if not isinstance(event, h11.Data):
-                return  # its end; or an upgrade that nobody asked for, which has none
-            yield bytes(event.data)
+            # Else it is its end; or an upgrade that nobody asked for, which has no body.
+            return bytes(event.data) if isinstance(event, h11.Data) else b""
+        if self._begun:
+            begun, self._begun = self._begun, b""
+            return begun  # noqa: ASYNC910  # the next one waits
+        if not self._missing:
+            return b""  # noqa: ASYNC910  # the head, or the piece before, was a checkpoint
+        data = await self._stream.read(min(_READ_BYTES, self._missing))
+        if not data:
+            raise httpcore2.RemoteProtocolError(
+                f"the body ended {self._missing} bytes before its length"
+            )
+        self._missing -= len(data)
+        return data
 
     # --- The end of a response ------------------------------------------------------------------
 
@@ -219,13 +220,19 @@ def _persists(head: h11.InformationalResponse | h11.Response) -> bool:
 
 
 class _Body:
-    """The body as a stream of httpcore2's responses."""
+    """The body as a stream of httpcore2's responses. No generator: trio keeps a list of those."""
 
     def __init__(self, connection: HTTP11Connection) -> None:
         self._connection = connection
 
-    def __aiter__(self) -> AsyncGenerator[bytes, None]:
-        return self._connection.body()
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self._connection.next_piece()
+        if not piece:
+            raise StopAsyncIteration
+        return piece
 
     async def aclose(self) -> None:
         await self._connection.response_closed()

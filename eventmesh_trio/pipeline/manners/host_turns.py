@@ -114,6 +114,8 @@ class Host:
     async def take_turn(self, run: str, delay: float, slots: Slots) -> None:
         """Wait for a turn, for the moment, and for one of ``slots``; `release` ends the first.
 
+        A checkpoint only where it waits.
+
         Cancelled, or refused: nothing is held, and the next is called.
 
         Args:
@@ -122,6 +124,12 @@ class Host:
         Raises:
           CircuitOpen: the host is to be left alone for longer than a URL waits.
         """
+        at_once = not self._waiting and self._has_place() and not self.seconds_until(delay)
+        if at_once and slots.try_acquire():
+            # Nobody waits. No checkpoint either: two for each page were a fortieth of its cost,
+            # and the request that follows is one.
+            self._begin(delay)
+            return  # noqa: ASYNC910
         waiter = _Waiter()
         self._waiting.add(run, waiter)
         self._call_next()
@@ -143,10 +151,13 @@ class Host:
             raise
         # No checkpoint from here on: the turn is taken, and the next one called.
         self._is_calling = False
+        self._begin(delay)
+        self._call_next()
+
+    def _begin(self, delay: float) -> None:
         self._active += 1
         self._last_start = trio.current_time()
         self._last_delay = delay
-        self._call_next()
 
     def release(self) -> None:
         """End a turn."""
@@ -173,10 +184,14 @@ class Host:
             self._level //= 2
             self._call_next()  # there may be room for more at once
 
-    def _call_next(self) -> None:
+    def _has_place(self) -> bool:
+        """Whether one more may have a turn, and nobody is called to take it."""
         # A host in trouble is asked by one at a time.
         most = 1 if self._level else self._most
-        if self._waiting and not self._is_calling and self._active < most:
+        return not self._is_calling and self._active < most
+
+    def _call_next(self) -> None:
+        if self._waiting and self._has_place():
             self._is_calling = True
             self._waiting.take().called.set()
 

@@ -9,7 +9,7 @@ that it works for, where there is one::
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Final, Literal
 
@@ -53,6 +53,7 @@ class FetchTrace:
     hops: list[Hop] = attrs.field(factory=list)
 
 
+_UNTIMED: Final = nullcontext()
 _trace: Final[ContextVar[FetchTrace | None]] = ContextVar("_trace", default=None)
 
 
@@ -80,13 +81,14 @@ def current_hop() -> Hop | None:
     return trace.hops[-1] if trace is not None and trace.hops else None
 
 
-@contextmanager
-def phase(name: Phase) -> Iterator[None]:
+def phase(name: Phase) -> AbstractContextManager[None]:
     """Add the time that the block takes, however it ends, to a phase of the current hop."""
     hop = current_hop()
-    if hop is None:
-        yield
-        return
+    return _UNTIMED if hop is None else _timed(hop, name)
+
+
+@contextmanager
+def _timed(hop: Hop, name: Phase) -> Iterator[None]:
     began = trio.current_time()
     try:
         yield
