@@ -10,7 +10,7 @@ from eventmesh_trio.pipeline.extract.metadata.dates import parse_date, url_date
 from eventmesh_trio.pipeline.extract.metadata.language import detect, normalise
 from eventmesh_trio.pipeline.extract.source.parse import MAX_ATTRIBUTES, MAX_DEPTH, guard
 from eventmesh_trio.pipeline.extract.text import MAX_HTML_BYTES, MAX_TEXT_BYTES, clean, cut
-from eventmesh_trio.pipeline.extract.words import count_words, reading_minutes
+from eventmesh_trio.pipeline.extract.words import count_words, words_and_minutes
 from eventmesh_trio.wire.codec import encode_json
 
 
@@ -156,9 +156,9 @@ def test_authors_are_names(markup: str, author: str | None) -> None:
 def test_words_are_counted_in_every_script() -> None:
     assert count_words("It's a well-known fact.") == 5
     assert count_words("昨日、museum に") == 4
-    assert (reading_minutes("", 0), reading_minutes("word", 1)) == (0, 1)
-    assert reading_minutes("word " * 2300, 2300) == 10
-    assert reading_minutes("字" * 5000, 5000) == 10
+    assert (words_and_minutes(""), words_and_minutes("word")) == ((0, 0), (1, 1))
+    assert words_and_minutes("word " * 2300) == (2300, 10)
+    assert words_and_minutes("字" * 5000) == (5000, 10)
 
 
 @given(st.text(max_size=100), st.integers(1, 50))

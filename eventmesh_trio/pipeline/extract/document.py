@@ -33,7 +33,7 @@ from eventmesh_trio.pipeline.extract.source.formats import Markup, to_markup
 from eventmesh_trio.pipeline.extract.source.parse import parse, parse_page
 from eventmesh_trio.pipeline.extract.source.pdf import pdf_markup, read_pdf
 from eventmesh_trio.pipeline.extract.text import MAX_HTML_BYTES, cut, plain_text
-from eventmesh_trio.pipeline.extract.words import count_words, reading_minutes
+from eventmesh_trio.pipeline.extract.words import words_and_minutes
 from eventmesh_trio.pipeline.fetching.content_types import essence_of, is_html
 from eventmesh_trio.pipeline.gate import judge, judge_data
 from eventmesh_trio.wire.events import Document
@@ -249,7 +249,7 @@ def _document(
     links, images = collect(content.page, shown, base)
     text, text_cut = cut(content.text, max_text_chars)
     written, markdown_cut = cut(written, max_text_chars)
-    words = count_words(text)
+    words, minutes = words_and_minutes(text)
     html, html_cut = (None, False) if html is None else cut(html, None, MAX_HTML_BYTES)
     hashed = html if html is not None else text
     return Document(
@@ -258,7 +258,7 @@ def _document(
         markdown=written,
         text=text,
         word_count=words,
-        reading_time=reading_minutes(text, words),
+        reading_time=minutes,
         quality_score=confidence(scores),
         extracted_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         content_hash="sha256:" + hashlib.sha256(hashed.encode()).hexdigest(),

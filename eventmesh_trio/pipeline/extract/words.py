@@ -5,7 +5,7 @@ import re
 from functools import cache
 from typing import Final
 
-__all__ = ["count_words", "reading_minutes"]
+__all__ = ["count_words", "words_and_minutes"]
 
 WORDS_PER_MINUTE: Final = 230
 """Adults read 228 words of English a minute, in silence: Trauzettel-Klosinski and Dietz, 2012."""
@@ -48,11 +48,11 @@ _CODEC: Final = "cp1252"
 262 of 325 real texts beyond ASCII are written in it, and most others but for a few signs."""
 
 
-def _classes(letter: bytes, figure: bytes, apostrophe: bytes) -> bytes:
-    """A table for ``bytes.translate``: the class of each character of `_CODEC`, else a space."""
+def _classes(codec: str, letter: bytes, figure: bytes, apostrophe: bytes) -> bytes:
+    """A table for ``bytes.translate``: the class of each character of a codec, else a space."""
     table = bytearray(b" " * 256)
     for byte in range(256):
-        character = bytes([byte]).decode(_CODEC, "ignore")
+        character = bytes([byte]).decode(codec, "ignore")
         if character in ("'", "’"):
             table[byte] = apostrophe[0]
         elif re.match(r"[^\W\d_]", character) is not None:
@@ -62,11 +62,19 @@ def _classes(letter: bytes, figure: bytes, apostrophe: bytes) -> bytes:
     return bytes(table)
 
 
-_SPACED: Final = _classes(b"a", b"a", b" ")
-_CLASSES: Final = _classes(b"a", b"0", b"'")
+_PLAIN_CODEC: Final = "latin-1"
+"""Written in a seventh of the time of `_CODEC`; of 407 texts 329, but for the next signs."""
+_PLAINER: Final = (
+    ("’", "'"), ("‘", '"'), ("“", '"'), ("”", '"'), ("–", "-"), ("—", "-"), ("…", "."), ("•", "-"),
+)  # fmt: skip
+_TABLES: Final = {
+    codec: (_classes(codec, b"a", b"a", b" "), _classes(codec, b"a", b"0", b"'"))
+    for codec in (_CODEC, _PLAIN_CODEC)
+}
+"""For each: what parts words, and what tells where an apostrophe joins them."""
 _JOINED: Final = re.compile(rb"'(?<=[a0]')a++(?!0)'?")
-"""What `_WORD` takes as one word, and `_SPACED` parts: letters after an apostrophe that end it. The
-search for a pattern is quick if it begins with a plain character."""
+"""What `_WORD` takes as one word, and the first table parts: letters after an apostrophe that end
+it. The search for a pattern is quick if it begins with a plain character."""
 _WESTERN: Final = "".join(
     character
     for character in bytes(range(128, 256)).decode(_CODEC, "ignore")
@@ -88,25 +96,52 @@ def count_words(text: str) -> int:
     Each Han, Kana or Bopomofo character is one; in Thai, Lao, Burmese and Khmer, which need a
     dictionary to be parted, their number is estimated from that of the characters.
     """
-    encoded = _western(text)
-    if encoded is not None:
-        # As `_WORD` would find them, in a tenth of the time.
-        words = (b" " + encoded.translate(_SPACED)).count(b" a")
-        return words - len(_JOINED.findall(encoded.translate(_CLASSES)))
-    words = len(_compiled(_WORD).findall(text)) + len(_compiled(_IDEOGRAPH).findall(text))
-    if _UNSPACED_ANY.search(text) is not None:
-        for pattern, size in _UNSPACED_RUNS:
-            words += math.ceil(sum(map(len, pattern.findall(text))) / size)
-    return words
+    return words_and_minutes(text)[0]
 
 
-def reading_minutes(text: str, words: int) -> int:
-    """Minutes to read at 230 words, or 500 ideographs or Kana, a minute; 0 for no text."""
+def words_and_minutes(text: str) -> tuple[int, int]:
+    """`count_words`, and the minutes that it takes to read them: at 230 words, or 500 ideographs or
+    Kana, a minute; 0 for no text.
+    """
+    words = _count_western(text)
+    ideographs = 0
+    if words is None:
+        ideographs = len(_compiled(_IDEOGRAPH).findall(text))
+        words = len(_compiled(_WORD).findall(text)) + ideographs
+        if _UNSPACED_ANY.search(text) is not None:
+            for pattern, size in _UNSPACED_RUNS:
+                words += math.ceil(sum(map(len, pattern.findall(text))) / size)
     if not words:
-        return 0
-    ideographs = 0 if _western(text) is not None else len(_compiled(_IDEOGRAPH).findall(text))
+        return 0, 0
     minutes = (words - ideographs) / WORDS_PER_MINUTE + ideographs / IDEOGRAPHS_PER_MINUTE
-    return max(1, round(minutes))
+    return words, max(1, round(minutes))
+
+
+def _count_western(text: str) -> int | None:
+    """The words of a text that loses none in `_CODEC`, else None: as `_WORD` would find them, in a
+    twentieth of the time."""
+    codec = _PLAIN_CODEC
+    encoded = _plain(text)
+    if encoded is None:
+        codec = _CODEC
+        encoded = _western(text)
+    if encoded is None:
+        return None
+    spaced, classes = _TABLES[codec]
+    words = (b" " + encoded.translate(spaced)).count(b" a")
+    return words - len(_JOINED.findall(encoded.translate(classes)))
+
+
+def _plain(text: str) -> bytes | None:
+    """The text in `_PLAIN_CODEC`, with plainer signs for those of typography; None if it has others
+    beyond it."""
+    if not text.isascii():
+        for sign, plain in _PLAINER:
+            text = text.replace(sign, plain)
+    try:
+        return text.encode(_PLAIN_CODEC)
+    except UnicodeEncodeError:
+        return None
 
 
 def _western(text: str) -> bytes | None:

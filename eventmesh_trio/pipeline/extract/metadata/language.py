@@ -63,19 +63,20 @@ def normalise(tag: str | None) -> str | None:
 def detect(text: str) -> str | None:
     """The language of a text of at least a few sentences, when one stands out; else None."""
     sample = text[:_SAMPLE_CHARS]
-    letters = sum(map(str.isalpha, sample))
+    found = _WORD.findall(sample)
+    letters = sum(map(len, found))
     if letters < 40:
         return None
     for pattern, language, share in () if sample.isascii() else _SCRIPTS:
         if len(pattern.findall(sample)) >= share * letters:
             return language
-    words = Counter(map(str.lower, _WORD.findall(sample)))
-    total = sum(words.values())
+    total = len(found)
     if total < _MIN_WORDS:
         return None
+    words = Counter(map(str.lower, found))
     scores = sorted(
         (
-            (sum([words[word] for word in stop if word in words]), language)
+            (sum([words[word] for word in stop & words.keys()]), language)
             for language, stop in _SETS.items()
         ),
         reverse=True,

@@ -199,8 +199,7 @@ def _detect(body: bytes) -> str:
 def _declared(body: bytes) -> str | None:
     head = body[:_PRESCAN_BYTES]
     match = _META.search(head)
-    # Only what stands before the declaration can comment it out, and that is little most times.
-    if b"<!--" in (head if match is None else head[: match.start()]):
+    if match is not None and _is_commented_out(head, match.start()):
         head = _COMMENT.sub(b"", head)
         match = _META.search(head)
     if match is None:
@@ -210,6 +209,12 @@ def _declared(body: bytes) -> str | None:
     label = match[1].decode("ascii", "ignore").lower()
     # Whoever wrote it could be read as ASCII, so it cannot be UTF-16 (HTML, 13.2.3.2).
     return "utf-8" if label.startswith("utf-16") else label
+
+
+def _is_commented_out(head: bytes, place: int) -> bool:
+    # To take out all comments takes 0.1 ms, and nearly every page has some before its first tags.
+    start = head.rfind(b"<!--", 0, place)
+    return start >= 0 and head.find(b"-->", start + 4, place) < 0
 
 
 def _fits(body: bytes, name: str, is_utf8: bool) -> bool:
