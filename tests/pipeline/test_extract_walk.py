@@ -216,6 +216,13 @@ def test_a_navigation_that_is_much_of_the_page_is_not_skimmed() -> None:
     assert page.skimmed == []
 
 
+def test_a_long_navigation_is_not_skimmed_lest_the_page_be_walked_twice() -> None:
+    body = f"<nav><p>{_PROSE * 6}</p></nav><p>{_PROSE * 99}</p><nav>Home</nav>"
+    page = outline(parse(body).body, skim=True)
+    assert page.skimmed == [2]
+    assert page.nodes[1].end_node == 3
+
+
 def test_navigation_that_is_all_of_a_page_is_shown_block_by_block() -> None:
     links = "".join(f"<nav><a href=/{i}>Item {i}</a><p>Words</p></nav>" for i in range(9))
     document = extract_document(f"<body>{links}</body>".encode(), "http://a.example/", mode="full")
@@ -253,15 +260,18 @@ def test_what_may_be_more_than_its_name_says_is_not_skimmed(noise: str) -> None:
     assert "p" in [node.tag for node in page.nodes[1:-1]]
 
 
-def test_elements_inside_each_other_are_not_read_again_and_again_to_be_skimmed() -> None:
-    nested = "<div class=ads>" * 500 + "<p>words</p>" * 40_000 + "</div>" * 500
+@pytest.mark.parametrize("element", ["div class=ads", "nav"])
+def test_elements_inside_each_other_are_not_read_again_and_again_to_be_skimmed(
+    element: str,
+) -> None:
+    nested = f"<{element}>" * 500 + "<p>words</p>" * 40_000
     body = parse(f"<body>{nested}</body>").body
     started = time.process_time()
     outline(body, skim=True, noise=is_beside)
     assert time.process_time() - started < 2  # 0.2 s on a quiet machine
 
 
-_ARTICLE = '<meta property="og:type" content="article">'
+_KINDS = st.sampled_from(["", "article", "product", "product.group"])
 _PARTS = st.sampled_from(
     [
         f"<p>{_PROSE}</p>",
@@ -274,11 +284,17 @@ _PARTS = st.sampled_from(
         f"<section class=related><p>{_PROSE * 3}</p><a href=/y>Another story</a></section>",
         "<div class='page-header'><h1>The title</h1><p>By A. Person</p></div>",
         "<nav><a href=/>Home</a></nav>",
+        "<div class=sidebar><h3>Offers</h3><ul><li><a href=/z>A pier</a><li>A buoy</ul></div>",
+        f"<div class='cookie-consent'><p>{_PROSE}</p></div>",
+        "<ul class=menu><li><a href=/a>Harbours</a><li><a href=/b>Ferries</a></ul>",
+        "<div class=records>" + "<div><a href=/r>A record</a><p>What it says.</p></div>" * 6,
+        "</div>",
     ]
 )
 
 
-@given(st.lists(_PARTS, min_size=1, max_size=12))
-def test_the_text_of_an_article_is_that_of_its_document(parts: list[str]) -> None:
-    page = f"<html><head>{_ARTICLE}</head><body>{''.join(parts)}</body></html>".encode()
+@given(_KINDS, st.lists(_PARTS, min_size=1, max_size=12))
+def test_the_text_alone_is_that_of_the_document(kind: str, parts: list[str]) -> None:
+    head = f'<meta property="og:type" content="{kind}">'
+    page = f"<html><head>{head}</head><body>{''.join(parts)}</body></html>".encode()
     assert extract_text(page) == extract_document(page).text

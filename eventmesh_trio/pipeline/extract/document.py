@@ -89,15 +89,18 @@ def extract_text(body: bytes, url: str | None = None, *, charset: str | None = N
     source = decode(body, charset)
     tree = parse(source.utf8, source.tags)
     declared = read_kind(tree, url)
-    if declared.kind not in ("forum", "topic"):  # their authors stand in what is called noise
-        # Authors and dates are not asked for, so noise is only skimmed: of ten pages that say that
-        # they are articles nine need no more, and take a tenth less time.
-        is_noise = is_beside if declared.kind == "article" else is_framing
-        page = outline(tree.body, skim=True, noise=is_noise)
-        kind = kind_of(page, declared.kind)
-        if kind == declared.kind and (selection := choose_skimmed(page, kind)) is not None:
-            return plain_text(page, selection.kept)
-    return _main_content(tree.body, outline(tree.body, skim=True), declared).text
+    # Authors and dates are not asked for, so noise is only skimmed: nine pages of ten need no more,
+    # and take a tenth less time. Those of posts stand in what is called noise.
+    noise = is_beside if declared.kind == "article" else is_framing
+    visible = outline(
+        tree.body, skim=True, noise=None if declared.kind in ("forum", "topic") else noise
+    )
+    if visible.has_skimmed_noise:
+        kind = kind_of(visible, declared.kind)
+        if kind == declared.kind and (selection := choose_skimmed(visible, kind)) is not None:
+            return plain_text(visible, selection.kept)
+        visible = outline(tree.body, skim=True)
+    return _main_content(tree.body, visible, declared).text
 
 
 def extract_page(

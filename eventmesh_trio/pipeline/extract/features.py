@@ -151,8 +151,8 @@ def _has_empty_mount(tree: LexborHTMLParser, visible: Outline, *, bare: bool) ->
         is_unmarked = _SIGNS.isdisjoint
         mounts = [
             index
-            for index, node in enumerate(nodes)
-            if node.attributes and not is_unmarked(node.attributes) and _is_mount(node.attributes)
+            for index in visible.marked
+            if not is_unmarked(nodes[index].attributes) and _is_mount(nodes[index].attributes)
         ]
         if any(tree.tags(tag) for tag in _MOUNT_TAGS):
             named = [index for index, node in enumerate(nodes) if node.tag in _MOUNT_TAGS]

@@ -48,9 +48,10 @@ class Outline:
     chars_before: list[int]
     link_chars_before: list[int]
     skimmed: list[int]  # blocks that are all of a navigation, a footer or noise, not to be shown
+    has_skimmed_noise: bool = False  # more than navigations and footers
     # Nodes that few look for and all would have to be asked: noted while they are at hand.
     telling: list[int] = attrs.field(factory=list)  # that have cues
-    items: list[int] = attrs.field(factory=list)  # that have an ``itemtype``
+    marked: list[int] = attrs.field(factory=list)  # that have other attributes than a class
     # Elements named as an author or a date, if they were asked for.
     signed: list[LexborNode] = attrs.field(factory=list)
 

@@ -78,7 +78,8 @@ def _walked(
         [0, *accumulate([block.chars for block in blocks])],
         [0, *accumulate([block.link_chars for block in blocks])],
         walk.skimmed,
+        walk.has_skimmed_noise,
         walk.telling,
-        walk.items,
+        walk.marked,
         walk.signed,
     )

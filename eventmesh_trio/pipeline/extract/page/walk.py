@@ -101,8 +101,9 @@ class Walk:
         self.around = around
         self.vain_chars = 0
         self.skimmed: list[int] = []
+        self.has_skimmed_noise = False
         self.telling: list[int] = []
-        self.items: list[int] = []
+        self.marked: list[int] = []
         self.blocks: list[Block] = []
         self.nodes: list[Node] = []
         self.current = -1
@@ -128,8 +129,7 @@ class Walk:
         nodes.append(Node(tag, -1, cues, attributes, 0))
         if cues:
             self.telling.append(0)
-        if "itemtype" in attributes:
-            self.items.append(0)
+        self.marked.append(0)
         self.current = 0
         # Elements that were entered, and what `close` is to do; None: end a node, as mostly.
         stack: list[tuple[LexborNode, str | None]] = []
@@ -206,8 +206,7 @@ class Walk:
                             cues |= cues_of_names(names) if known is None else known
                         else:
                             cues |= cues_of_attributes(attributes)
-                            if "itemtype" in attributes:
-                                self.items.append(number)
+                            self.marked.append(number)
                     if self.parts:
                         self.flush()
                     begun = Node(tag, self.current, cues, attributes, len(blocks))
@@ -269,6 +268,7 @@ class Walk:
         if chars > (_MAX_FRAME_CHARS if is_frame else _MAX_NOISE_CHARS):
             self.vain_chars += chars
             return False
+        self.has_skimmed_noise = self.has_skimmed_noise or not is_frame
         if text:
             linked = [len(link.text().strip()) for link in element.css("a")]
             self.skimmed.append(len(self.blocks))
@@ -471,11 +471,10 @@ class Walk:
                     text = first
                 else:
                     text = "".join([part for part in parts if isinstance(part, str)])
-                # Two blocks of three have single blanks only, and need not be taken apart.
+                text = text.strip()
+                # Three blocks of four then have single blanks only, and need not be taken apart.
                 if "  " in text or not text.isprintable():
                     text = " ".join(text.split())
-                else:
-                    text = text.strip()
             if text or self.images:
                 chars = len(text)
                 linked = self.link_chars

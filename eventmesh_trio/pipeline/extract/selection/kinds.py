@@ -91,8 +91,8 @@ def kind_of(page: Outline, declared: Kind) -> Kind:
     comments = 0
     chars = 0
     seen = 0  # blocks up to here are counted: comments nest
-    for node in [page.nodes[index] for index in page.items]:
-        item = node.attributes["itemtype"]
+    for node in [page.nodes[index] for index in page.marked]:
+        item = node.attributes.get("itemtype")
         if not item:
             continue
         name = item.rstrip("/").rpartition("/")[2]

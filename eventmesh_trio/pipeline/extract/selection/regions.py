@@ -254,15 +254,16 @@ def _limit_by_attributes(node: Node) -> float:
     attributes = node.attributes
     if not attributes:
         return 0.0
-    role = attributes.get("role")
-    if role and role in _ROLES:
-        return _ROLE_LIMIT
     said = 0
     if names := attributes.get("class"):
         known = _said.get(names)
         said = _names_say(names) if known is None else known
-    if identity := attributes.get("id"):
-        said |= _name_says(identity[:_MAX_NAMES_CHARS])
+    if len(attributes) > 1 or not names:
+        role = attributes.get("role")
+        if role and role in _ROLES:
+            return _ROLE_LIMIT
+        if identity := attributes.get("id"):
+            said |= _name_says(identity[:_MAX_NAMES_CHARS])
     if not said:
         return 0.0
     if said & _SAYS_CONSENT:
