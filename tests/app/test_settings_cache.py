@@ -115,15 +115,15 @@ async def test_a_document_is_looked_for_no_longer_than_lookup_seconds(
     disk = threading.Event()
     asked: list[str] = []
 
-    def hang(file: StoreFile, key: str) -> None:
-        asked.append(key)
+    def hang(file: StoreFile, keys: list[str], most_bytes: int) -> None:
+        asked.extend(keys)
         disk.wait(30)
 
     where = f"cache.store=sqlite:{tmp_path}/a"
     settings = (where, "cache.lookup_seconds=0.1", "cache.retry_seconds=1")
     async with open_world(*settings) as world:
         store = world.mesh.cache.store
-        monkeypatch.setattr(StoreFile, "get", hang)
+        monkeypatch.setattr(StoreFile, "look", hang)
         try:
             with trio.fail_after(20):
                 assert await store.get("k0") is None

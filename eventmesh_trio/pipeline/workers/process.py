@@ -62,8 +62,9 @@ class WorkerLimits:
     """How long one page may take before its worker is killed; a worker's start counts too."""
     memory_bytes: int = attrs.field(default=1024 * _MIB, validator=_positive)
     """Address space of one worker (``RLIMIT_AS``)."""
-    jobs_per_worker: int = attrs.field(default=1000, validator=_positive)
-    """Pages after which a worker is replaced by a fresh one: what it leaked goes with it."""
+    jobs_per_worker: int = attrs.field(default=5000, validator=_positive)
+    """Pages after which a worker is replaced by a fresh one: what it leaked goes with it. To start
+    one takes as much as to read 20 pages."""
     queue_pages: int = attrs.field(default=32, validator=_positive)
     """Pages that wait for a process at once; further ones wait for a place among them."""
     max_answer_bytes: int = attrs.field(default=128 * _MIB, validator=_positive)
