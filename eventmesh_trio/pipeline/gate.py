@@ -56,45 +56,28 @@ class Verdict:
 
 def terms(features: GateFeatures) -> tuple[Term, ...]:
     """The summands of the score before it is clamped to 0-1, in the formula's order."""
-    markers = len(features.spa_markers)
+    told = (
+        ("text ratio", f"{features.text_ratio:.3f}", "clamp(1.2 * ratio, 0, 0.6)"),
+        ("paragraphs", f"{features.paragraphs}", "clamp(0.06 * ln(1 + n), 0, 0.3)"),
+        ("article or main", _yes(features.has_article), "0.15 if there is one"),
+        ("OpenGraph", _yes(features.has_opengraph), "0.08 if there is some"),
+        ("JSON-LD article", _yes(features.has_article_jsonld), "0.12 if there is one"),
+        ("script density", f"{features.script_density:.3f}", "-clamp(0.8 * density, 0, 0.4)"),
+        ("SPA markers", f"{len(features.spa_markers)}", "-0.25 if 2 or more"),
+    )
+    return tuple(Term(*said, points) for said, points in zip(told, _points(features), strict=True))
+
+
+def _points(features: GateFeatures) -> tuple[float, ...]:
+    """What each of the `terms` adds, in their order."""
     return (
-        Term(
-            "text ratio",
-            f"{features.text_ratio:.3f}",
-            "clamp(1.2 * ratio, 0, 0.6)",
-            min(1.2 * features.text_ratio, 0.6),
-        ),
-        Term(
-            "paragraphs",
-            f"{features.paragraphs}",
-            "clamp(0.06 * ln(1 + n), 0, 0.3)",
-            min(0.06 * math.log1p(features.paragraphs), 0.3),
-        ),
-        Term(
-            "article or main",
-            _yes(features.has_article),
-            "0.15 if there is one",
-            0.15 * features.has_article,
-        ),
-        Term(
-            "OpenGraph",
-            _yes(features.has_opengraph),
-            "0.08 if there is some",
-            0.08 * features.has_opengraph,
-        ),
-        Term(
-            "JSON-LD article",
-            _yes(features.has_article_jsonld),
-            "0.12 if there is one",
-            0.12 * features.has_article_jsonld,
-        ),
-        Term(
-            "script density",
-            f"{features.script_density:.3f}",
-            "-clamp(0.8 * density, 0, 0.4)",
-            0.0 - min(0.8 * features.script_density, 0.4),
-        ),
-        Term("SPA markers", f"{markers}", "-0.25 if 2 or more", -0.25 if markers >= 2 else 0.0),
+        min(1.2 * features.text_ratio, 0.6),
+        min(0.06 * math.log1p(features.paragraphs), 0.3),
+        0.15 * features.has_article,
+        0.08 * features.has_opengraph,
+        0.12 * features.has_article_jsonld,
+        0.0 - min(0.8 * features.script_density, 0.4),
+        -0.25 if len(features.spa_markers) >= 2 else 0.0,
     )
 
 
@@ -109,7 +92,7 @@ def judge(features: GateFeatures) -> Verdict:
     signs of an application it carries.
     """
     # Nine digits: 0.6 + 0.15 - 0.05 is 0.7, whatever binary fractions make of it.
-    score = round(min(max(math.fsum(term.points for term in terms(features)), 0.0), 1.0), 9)
+    score = round(min(max(math.fsum(_points(features)), 0.0), 1.0), 9)
     markers = features.spa_markers
     decision: GateDecision
     if score >= RAW_SCORE:

@@ -136,6 +136,7 @@ def extract_page(
         tree,
         len(source),
         visible,
+        metadata.scripts,
         has_opengraph=metadata.has_opengraph,
         has_article_jsonld=metadata.has_article_jsonld,
     )

@@ -6,12 +6,14 @@ while it is empty, and a request for script only where there is nothing else to 
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
 from selectolax.lexbor import LexborHTMLParser
 
 from eventmesh_trio.abc import GateFeatures
+from eventmesh_trio.pipeline.extract.metadata.head import Script
 from eventmesh_trio.pipeline.extract.page.cues import MAIN
 from eventmesh_trio.pipeline.extract.page.outline import Outline
 from eventmesh_trio.pipeline.extract.text import clean
@@ -67,13 +69,14 @@ def measure(
     tree: LexborHTMLParser,
     page_chars: int,
     visible: Outline,
+    scripts: Sequence[Script],
     *,
     has_opengraph: bool,
     has_article_jsonld: bool,
 ) -> GateFeatures:
-    """Measure a parsed page. ``visible`` is the outline of its body."""
+    """Measure a parsed page. ``visible`` is the outline of its body, ``scripts`` are all it has."""
     visible_chars = len(clean("".join([block.text for block in visible.blocks])))
-    script_chars, sources, has_state = _scripts(tree)
+    script_chars, sources, has_state = _read_scripts(scripts)
     runs_script = bool(sources or script_chars)
     bare = visible_chars < _EMPTY_CHARS and runs_script
     nodes, before = visible.nodes, visible.chars_before
@@ -107,21 +110,20 @@ def measure(
     )
 
 
-def _scripts(tree: LexborHTMLParser) -> tuple[int, int, bool]:
+def _read_scripts(scripts: Sequence[Script]) -> tuple[int, int, bool]:
     """Characters of inline script that runs, scripts loaded, whether there is application state."""
     chars = sources = 0
     has_state = False
-    texts: list[str] = []
-    for script in tree.css("script"):
+    for script in scripts:
         attributes = script.attributes
-        text = script.text()
         if _runs((attributes.get("type") or "")[:_TYPE_CHARS]):
-            sources += "src" in attributes
-            chars += 0 if "src" in attributes else len(text)
-        texts.append(text)
+            if "src" in attributes:
+                sources += 1
+            else:
+                chars += len(script.text)
         has_state = has_state or attributes.get("id") in _STATE
     if not has_state:
-        text = "\n".join(texts)
+        text = "\n".join([script.text for script in scripts])
         has_state = _STATE_IN_TEXT.search(text) is not None or any(
             call in text for call in _STATE_CALLS
         )

@@ -16,7 +16,7 @@ from eventmesh_trio.pipeline.extract.links import absolute
 from eventmesh_trio.pipeline.extract.metadata import jsonld, microdata
 from eventmesh_trio.pipeline.extract.text import clean
 
-__all__ = ["Head", "Heading", "distinct", "read_head", "tidy"]
+__all__ = ["Head", "Heading", "Script", "distinct", "read_head", "tidy"]
 
 MAX_VALUE_CHARS: Final = 2000
 """Of one value. The longest description of a real page is some 600 characters."""
@@ -29,13 +29,19 @@ MAX_MARKED: Final = 50
 
 # Its time is that of the elements of the page times the selectors: `a[rel]` and a look at the few
 # that it finds takes 120 us a page, where two selectors for the words of `rel` took 175.
-_QUERY: Final = (
-    'meta, link, title, h1, h2, script[type*="json" i], [itemprop], [itemscope], a[rel], base'
-)
+_QUERY: Final = "meta, link, title, h1, h2, script, [itemprop], [itemscope], a[rel], base"
 _NAMES: Final = ("property", "name", "itemprop", "http-equiv")
 _RELATIONS: Final = frozenset(("canonical", "icon", "apple-touch-icon", "image_src"))
 _MARKS: Final = ("author", "tag")
 _ANCHORS: Final = " ¶#§🔗"  # what generators of documentation hang on a heading as a link to it
+
+
+@attrs.frozen
+class Script:
+    """A ``<script>``: its attributes, and what it holds."""
+
+    attributes: dict[str, str | None]
+    text: str
 
 
 @attrs.frozen
@@ -58,6 +64,7 @@ class Head:
     marked: list[jsonld.Item] = attrs.field(factory=list)  # of microdata
     authors: list[str] = attrs.field(factory=list)  # texts of links that say they lead to one
     tags: list[str] = attrs.field(factory=list)
+    scripts: list[Script] = attrs.field(factory=list)  # all of them, whatever they hold
     has_opengraph: bool = False
 
     def first(self, *names: str) -> str | None:
@@ -96,7 +103,6 @@ def read_head(tree: LexborHTMLParser, url: str | None, asked: Collection[str]) -
     if root is not None:
         attributes = root.attributes
         head.language = attributes.get("lang") or attributes.get("xml:lang")
-    scripts: list[str] = []
     marked: list[LexborNode] = []
     counts = {"h1": 0, "h2": 0}
     links: list[dict[str, str | None]] = []
@@ -118,8 +124,7 @@ def read_head(tree: LexborHTMLParser, url: str | None, asked: Collection[str]) -
             if not head.title and not _is_drawn(element):
                 head.title = tidy(element.text())
         elif tag == "script":
-            if jsonld.is_type(attributes.get("type")):
-                scripts.append(element.text())
+            head.scripts.append(Script(attributes, element.text()))
         elif tag == "a":
             _add_marked(head, element, attributes)
         elif tag == "base" and not based and "href" in attributes:
@@ -128,7 +133,9 @@ def read_head(tree: LexborHTMLParser, url: str | None, asked: Collection[str]) -
             head.base = (absolute(href, url) if href else None) or url
     for attributes in links:
         _add_link(head, attributes)
-    head.items = jsonld.read_items(scripts)
+    head.items = jsonld.read_items(
+        [script.text for script in head.scripts if jsonld.is_type(script.attributes.get("type"))]
+    )
     head.marked = microdata.read_items(marked)
     return head
 
