@@ -236,6 +236,15 @@ def test_a_tag_of_nothing_but_beginnings_is_read_once_not_from_each(unit: str, e
     assert time.process_time() - began < 0.5  # a megabyte of them took six seconds
 
 
+def test_ends_of_scripts_within_a_tag_do_not_have_it_read_anew() -> None:
+    page = b"<x z='y=\"'y=\"<p</p></script>y=\"'" * 3000 + b" ".join(
+        b"a%d" % n for n in range(90_000)
+    )
+    began = time.process_time()
+    guard(page)
+    assert time.process_time() - began < 0.5  # read anew for each it would be 20
+
+
 def test_what_follows_a_script_that_compares_is_not_lost() -> None:
     script = "for(i=0;i<n;i++){" + "x = y ; " * 600 + "}"
     tree = parse(f"<script>{script}</script><p title='>'>text</p>" * 20)

@@ -73,7 +73,8 @@ def cap_attributes(markup: bytes) -> bytes:
             start = _find_doubtful(markup, inner)
             continue
         if start >= reach:
-            changed, end = _shorten(markup, start)
+            changed, end, read = _shorten(markup, start, in_script=left >= 0)
+            left -= read - end
         elif left >= 0:
             changed, end = b"&lt;", start + 1
         else:
@@ -123,13 +124,17 @@ def _find_doubtful(markup: bytes, position: int) -> int:
     return -1
 
 
-def _shorten(markup: bytes, start: int) -> tuple[bytes, int]:
-    """What stays of a tag that is too long, and where what follows it begins."""
+def _shorten(markup: bytes, start: int, *, in_script: bool) -> tuple[bytes, int, int]:
+    """What stays of a tag that is too long, where what follows it begins, and how far it was read.
+
+    ``in_script``: where a script ends within it, it was a comparison in that: what follows is the
+    page, and stays.
+    """
     cut = end = start + 1
     if (tag := _ANY_TAG.match(markup, start)) is not None:
         cut, end = tag.end(1), tag.end()
-    # Where a script ends it was a comparison in it: what follows is the page, and stays.
-    raw_end = _RAW_END.search(markup, cut, end)
+    read = end
+    raw_end = _RAW_END.search(markup, cut, end) if in_script else None
     if raw_end is not None:
         end = raw_end.start()
     for _ in range(MAX_ATTRIBUTES):
@@ -138,4 +143,4 @@ def _shorten(markup: bytes, start: int) -> tuple[bytes, int]:
             break
         cut = attribute.end()
     shortened = markup[start : start + 1] + _OPENING.sub(b"&lt;", markup[start + 1 : cut])
-    return shortened + b">" if raw_end is not None else shortened, end
+    return shortened if raw_end is None else shortened + b">", end, read
