@@ -27,7 +27,8 @@ has asked for a stream of its own, which has its part of the thousand. *Read by 
 publishes a thousand a second, and every reader follows it (with the peers, which know no runs, each
 stream builds and encodes the same events for itself). Told is the time from when an event was due,
 by the clock that all processes share, to when its reader has received it: a server that is late is
-charged with all that it held up, and with its loop's timers, which are rounded to a millisecond.
+charged with all that it held up, and with its loop's timers, which are rounded to the nearest
+millisecond (those of trio are rounded up, so our job waits half a millisecond less).
 *First byte*: from a request on a new connection to the first byte of the response's first event;
 with nothing else to do, and beside a stream at full speed. Who has not answered within three
 seconds is counted with three.
@@ -139,8 +140,8 @@ def _first_bytes(
 def demands(cases: Sequence[Case]) -> Iterator[Demand]:
     """Bounds on our own p99; and of 20 readers of one publisher that no peer's is less.
 
-    Not of streams of their own: there most of a figure is how a loop rounds timers (asyncio's wakes
-    early and yields until it is time, trio's wakes up to a millisecond late), and no server's work.
+    Not of streams of their own: there most of a figure is how a loop rounds timers, and no server's
+    work.
     """
     for case in cases:
         mine = case.figure(OURS.name)

@@ -5,6 +5,7 @@ bytes behind what it has read for sure, and the slowest of them is the limit.
 """
 
 from collections.abc import Callable
+from math import inf
 from typing import Final, Protocol
 
 from eventmesh_trio.errors import StreamingError
@@ -13,6 +14,7 @@ from eventmesh_trio.wire.events import Progress
 __all__ = ["Flow", "Place", "Reader", "Sleeper", "Track"]
 
 _WAKE_EVENTS: Final = 64  # a wait in so many is more than the 1 % at which a window grows
+_APART_SECONDS: Final = 0.001  # at most, between the turns of two readers
 _UNLIMITED: Final = 2**62
 """Events or bytes that no flow comes to. No `inf`: comparing an int to a float takes 0.03 us, and a
 publisher compares four times an event."""
@@ -175,6 +177,7 @@ class Track(Flow):
     __slots__ = (
         "first_result_seq",
         "first_seq",
+        "last_turn",
         "live",
         "progress",
         "readers",
@@ -194,3 +197,15 @@ class Track(Flow):
         self.live = True
         self.first_seq = 0
         self.first_result_seq = 0
+        self.last_turn = -inf  # when the last reader that has a turn is told of progress
+
+    def take_turn(self, due: float, interval_seconds: float, readers: int) -> float:
+        """When a reader is told of progress again: at ``due``, or as little later as others leave.
+
+        Readers of one run get its first result at once, and would be told at the same times for
+        ever: to render what is each one's own for twenty of them held up the event that came next
+        by a millisecond. Within half of the interval all have their turn.
+        """
+        apart = min(_APART_SECONDS, interval_seconds / 2 / max(readers, 1))
+        self.last_turn = max(due, self.last_turn + apart)
+        return self.last_turn

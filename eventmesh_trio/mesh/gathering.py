@@ -260,8 +260,7 @@ class Gathering:
         calm_until = inf
         if self.spec.progress:
             for track in self._followed():
-                told_at = self._marks.told_at(track)
-                calm_until = min(calm_until, told_at + self.spec.flush_interval_seconds)
+                calm_until = min(calm_until, self._marks.due(track))
         self.calm_until = calm_until
 
     def is_crowded(self) -> bool:
@@ -374,13 +373,11 @@ class Gathering:
         return 0 < track.first_result_seq <= self.cursor and self._marks.is_news(track)
 
     def _progress_due(self, track: Track) -> float:
-        told_at = self._marks.told_at(track)  # the first comes with the first result
+        due = self._marks.due(track)  # the first comes with the first result
         lags = self.taken[0] + self._skipping() < self._flow.events or self.vitals.pressure.is_slow
         if lags:
-            return told_at + max(
-                self.spec.buffer_timeout_ms / 1000, self.spec.flush_interval_seconds
-            )
-        return told_at + self.spec.flush_interval_seconds
+            return max(due, self._marks.told_at(track) + self.spec.buffer_timeout_ms / 1000)
+        return due
 
     def _offer_progress(self, outlet: Outlet[T], track: Track, now: float) -> None:
         progress = track.progress()
@@ -404,7 +401,10 @@ class Gathering:
         )
 
     def _note_progress(self, track: Track, now: float) -> None:
-        skipped = self._marks.note(track, now)
+        interval = self.spec.flush_interval_seconds
+        readers = self._log.readers + track.readers
+        due = track.take_turn(now + interval, interval, readers)
+        skipped = self._marks.note(track, now, due)
         self.vitals.coalesced += skipped
         self._census.coalesced(skipped)
 

@@ -1,4 +1,4 @@
-"""`Marks`: which state of each run's progress one reader was told of, and when."""
+"""`Marks`: which state of each run's progress one reader was told of, and when it is told next."""
 
 from math import inf
 
@@ -13,6 +13,7 @@ __all__ = ["Marks"]
 class _Mark:
     version: int = 0
     told_at: float = -inf
+    due: float = -inf
 
 
 class Marks:
@@ -33,11 +34,16 @@ class Marks:
         mark = self._marks.get(track)
         return -inf if mark is None else mark.told_at
 
-    def note(self, track: Track, now: float) -> int:
+    def due(self, track: Track) -> float:
+        """When it is the reader's turn to be told again; minus infinity: it was never told."""
+        mark = self._marks.get(track)
+        return -inf if mark is None else mark.due
+
+    def note(self, track: Track, now: float, due: float) -> int:
         """The reader is told of the newest state; how many before it were skipped."""
         mark = self._marks.setdefault(track, _Mark())
         skipped = max(0, track.version - mark.version - 1)
-        mark.version, mark.told_at = track.version, now
+        mark.version, mark.told_at, mark.due = track.version, now, due
         return skipped
 
     def forget(self, track: Track) -> None:

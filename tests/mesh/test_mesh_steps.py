@@ -1,0 +1,284 @@
+"""Steps: who stands where another reader stood takes its batch as it is, if nothing else is due."""
+
+import pytest
+import trio
+from mesh_support import SmallJob, parsed, read_batch, result_event, spec, tags
+
+from eventmesh_trio.mesh.hub import Hub
+from eventmesh_trio.mesh.run import Run
+from eventmesh_trio.mesh.session import Session
+from eventmesh_trio.mesh.subscriber import Batch, Subscriber
+from eventmesh_trio.wire.encoders import HTTPEncoder
+
+NDJSON = HTTPEncoder("ndjson")
+
+
+def stands_by(hub: Hub) -> tuple[Session, Run]:
+    """A run that publishes nothing by itself, and its session."""
+    session = hub.open_session("s")
+    run, _ = hub.start_run(session, SmallJob(holds=trio.Event()), request_id="req-1", reader=None)
+    return session, run
+
+
+async def caught_up(session: Session, **settings: object) -> Subscriber:
+    """A reader that has read everything there is, and is told of no progress as a rule."""
+    settings.setdefault("progress", False)
+    reader = session.subscribe(spec(**{"encoder_for": lambda _: NDJSON, **settings}), after=0)
+    batch = await take(reader)
+    while reader.read_seq < session.log.top:
+        batch = await take(reader)
+    assert batch.events
+    return reader
+
+
+async def take(reader: Subscriber) -> Batch:
+    batch = await reader.receive_batch()
+    reader.sent(batch.events, batch.nbytes, 0.0)
+    return batch
+
+
+def publish(session: Session, run: Run, *indexes: int) -> None:
+    for index in indexes:
+        session.log.append(run.track, result_event(run.request_id, index, 100))
+
+
+def found(batch: Batch) -> list[int]:
+    lines = b"".join(batch.pieces).splitlines()
+    return [event["index"] for event in parsed(lines) if event["event"] == "result"]
+
+
+@pytest.mark.parametrize("events", [1, 3, 20])
+async def test_readers_that_keep_up_are_handed_one_and_the_same_batch(
+    autojump_clock: object, hub: Hub, events: int
+) -> None:
+    session, run = stands_by(hub)
+    readers = [await caught_up(session) for _ in range(4)]
+    await one_each(session, run, readers)
+    publish(session, run, *range(events))
+    first, *others = [await take(reader) for reader in readers]
+    assert found(first) == list(range(events))
+    assert all(batch is first for batch in others)
+    for reader in readers:
+        assert reader.read_seq == session.log.top
+        statistics = reader.statistics()
+        assert (statistics.used, statistics.pending) == (0, 0)
+        opening = 2
+        assert statistics.peak_utilization == max(events, opening) / statistics.capacity
+
+
+async def one_each(session: Session, run: Run, readers: list[Subscriber]) -> None:
+    """A first event: from then on each knows whose events it takes."""
+    publish(session, run, 0)
+    for reader in readers:
+        assert found(await take(reader)) == [0]
+
+
+async def test_a_run_waits_for_who_took_a_step_as_for_any_other(
+    autojump_clock: object, hub: Hub
+) -> None:
+    session, run = stands_by(hub)
+    small = {"capacity": 4, "min_capacity": 4, "adaptive": False}
+    readers = [await caught_up(session, **small) for _ in range(2)]
+    await one_each(session, run, readers)
+    publish(session, run, 1, 2, 3, 4)
+    assert not session.log.has_room(run.track)
+    batches = [await reader.receive_batch() for reader in readers]
+    assert batches[0] is batches[1]
+    assert not session.log.has_room(run.track)  # taken, but not yet read
+    for reader, batch in zip(readers, batches, strict=True):
+        reader.sent(batch.events, batch.nbytes, 0.0)
+    assert session.log.has_room(run.track)
+
+
+async def test_a_notice_goes_before_what_others_were_given(
+    autojump_clock: object, hub: Hub
+) -> None:
+    session, run = stands_by(hub)
+    first, second = await caught_up(session), await caught_up(session)
+    await one_each(session, run, [first, second])
+    publish(session, run, 1)
+    second.post_nowait(b'{"event":"notice"}\n')
+    assert tags(parsed([*(await take(first)).pieces])) == ["result"]
+    lines = b"".join((await take(second)).pieces).splitlines()
+    assert tags(parsed(lines)) == ["notice", "result"]
+
+
+async def test_progress_that_is_due_comes_with_what_others_were_given_without_it(
+    autojump_clock: object, hub: Hub
+) -> None:
+    session, run = stands_by(hub)
+    first = await caught_up(session)
+    second = await caught_up(session, progress=True, flush_interval_seconds=0.05)
+    kinds = []
+    for index in range(100):
+        publish(session, run, index)
+        await take(first)
+        lines = b"".join((await take(second)).pieces).splitlines()
+        assert tags(parsed(lines))[0] == "result"
+        kinds += tags(parsed(lines))
+        await trio.sleep(0.01)
+    assert kinds.count("result") == 100
+    assert 16 <= kinds.count("progress") <= 21  # one in 0.05 s and no less: an event is each 0.01
+
+
+async def test_progress_that_is_left_over_wakes_who_took_only_steps_since(
+    autojump_clock: object, hub: Hub
+) -> None:
+    session, run = stands_by(hub)
+    first = await caught_up(session)
+    second = await caught_up(session, progress=True, flush_interval_seconds=0.05)
+    publish(session, run, 0)
+    await take(first)
+    await take(second)
+    told_at = trio.current_time()
+    for index in (1, 2):
+        await trio.sleep(0.01)
+        publish(session, run, index)
+        batches = [await take(first), await take(second)]
+    assert batches[0] is batches[1]
+    lines = b"".join((await take(second)).pieces).splitlines()
+    assert tags(parsed(lines)) == ["progress"]
+    assert trio.current_time() == pytest.approx(told_at + 0.05)
+
+
+async def test_no_reader_of_one_run_is_given_anothers(autojump_clock: object, hub: Hub) -> None:
+    session, run = stands_by(hub)
+    other, _ = hub.start_run(
+        session, SmallJob("req-2", holds=trio.Event()), request_id="req-2", reader=None
+    )
+    mine = {"until": "run", "request_id": "req-1"}
+    everything = [await caught_up(session) for _ in range(2)]
+    alone = await caught_up(session, **mine)
+    publish(session, other, 7)
+    publish(session, run, 1)
+    publish(session, other, 8)
+    seen = [found(await take(reader)) for reader in everything]
+    assert seen == [[7, 1, 8]] * 2
+    assert found(await take(alone)) == [1]
+    publish(session, other, 9)
+    for reader in everything:
+        assert found(await take(reader)) == [9]
+    publish(session, run, 2)
+    for reader in everything:
+        assert found(await take(reader)) == [2]
+    assert found(await take(alone)) == [2]
+
+
+async def test_a_reader_that_asked_for_smaller_batches_gets_them(
+    autojump_clock: object, hub: Hub
+) -> None:
+    session, run = stands_by(hub)
+    readers = [await caught_up(session), await caught_up(session)]
+    small, few = (
+        await caught_up(session, batch_bytes=3000),
+        await caught_up(session, batch_events=2),
+    )
+    await one_each(session, run, [*readers, small, few])
+    publish(session, run, *range(1, 20))
+    assert await take(readers[0]) is await take(readers[1])
+    batch = await take(small)
+    assert 0 < batch.nbytes <= 3000
+    assert len(found(await take(few))) == 2
+
+
+async def test_a_lossy_reader_that_lags_loses_what_it_would_have_lost(
+    autojump_clock: object, hub: Hub
+) -> None:
+    session, run = stands_by(hub)
+    settings = {"capacity": 4, "min_capacity": 4, "adaptive": False}
+    keeps_up = await caught_up(session, capacity=256)
+    lossy = [await caught_up(session, strategy="drop_oldest", **settings) for _ in range(2)]
+    await one_each(session, run, [keeps_up, *lossy])
+    publish(session, run, 1, 2, 3)
+    steps = [await take(reader) for reader in (keeps_up, *lossy)]
+    assert steps[0] is steps[1] is steps[2]
+    publish(session, run, *range(4, 14))
+    assert found(await take(keeps_up)) == list(range(4, 14))
+    for reader in lossy:
+        assert found(await take(reader)) == list(range(10, 14))
+        assert reader.statistics().dropped == 6
+
+
+async def test_a_warning_that_is_due_comes_before_a_step_is_taken(
+    autojump_clock: object, hub: Hub
+) -> None:
+    session, run = stands_by(hub)
+    first = await caught_up(session)
+    second = await caught_up(session, capacity=8, min_capacity=8)
+    await one_each(session, run, [first, second])
+    publish(session, run, *range(1, 9))
+    assert found(await take(first)) == list(range(1, 9))
+    lines = b"".join((await take(second)).pieces).splitlines()
+    assert tags(parsed(lines)).count("backpressure_warning") == 1
+    assert tags(parsed(lines)).count("result") == 8
+
+
+async def test_what_memory_has_no_room_for_is_gathered_anew(
+    autojump_clock: object, hub: Hub
+) -> None:
+    session, run = stands_by(hub)
+    readers = [await caught_up(session) for _ in range(2)]
+    await one_each(session, run, readers)
+    publish(session, run, 1)
+    first = await take(readers[0])
+    session.log.shrink()
+    assert not session.log.shares.steps
+    second = await take(readers[1])
+    assert second is not first
+    assert second.pieces == first.pieces
+
+
+async def test_an_only_reader_leaves_no_step_behind(autojump_clock: object, hub: Hub) -> None:
+    session, run = stands_by(hub)
+    reader = await caught_up(session)
+    publish(session, run, 1)
+    assert found(await take(reader)) == [1]
+    assert not session.log.shares.steps
+
+
+async def test_all_that_readers_of_any_kind_are_given_is_whole_and_in_order(
+    autojump_clock: object, hub: Hub
+) -> None:
+    session, run = stands_by(hub)
+    readers = [
+        await caught_up(session, progress=index % 2 == 0, batch_bytes=2000 * (1 + index % 5))
+        for index in range(10)
+    ]
+    seen: dict[int, list[int]] = {index: [] for index in range(10)}
+
+    async def read(index: int) -> None:
+        while len(seen[index]) < 400:
+            seen[index] += found(await take(readers[index]))
+            if index % 3 == 0:
+                await trio.sleep(0.001 * index)
+
+    async with trio.open_nursery() as nursery:
+        for index in range(10):
+            nursery.start_soon(read, index)
+        for number in range(400):
+            publish(session, run, number)
+            if number % 7 in (0, 1, 4):
+                await trio.sleep(0.001)
+    assert all(indexes == list(range(400)) for indexes in seen.values())
+
+
+async def test_a_run_that_ends_is_told_to_who_took_only_steps(
+    autojump_clock: object, hub: Hub
+) -> None:
+    session = hub.open_session("s")
+    job = SmallJob(total=30, nap=0.01)
+    hub.start_run(session, job, request_id="req-1", reader=None)
+    readers = [session.subscribe(spec(progress=False), after=0) for _ in range(3)]
+    streams: list[list[str]] = [[] for _ in readers]
+
+    async def read(index: int) -> None:
+        while True:
+            try:
+                streams[index] += tags(await read_batch(readers[index]))
+            except trio.EndOfChannel:
+                return
+
+    async with trio.open_nursery() as nursery:
+        for index in range(3):
+            nursery.start_soon(read, index)
+    assert streams == [["metadata", "start", *["result"] * 30, "summary"]] * 3
