@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import attrs
 import trio
 from msgspec.structs import replace
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from eventmesh_trio.abc import JobCounts, Publisher
 from eventmesh_trio.errors import EventMeshError
@@ -227,9 +227,10 @@ def _chunks() -> Work:
 
 @attrs.define(eq=False)
 class _Job:
-    """``total`` results, published as soon as there is room."""
+    """``total`` results, published as soon as there is room; ``alone``: one at a time."""
 
     total: int
+    alone: bool = False
     kind: Literal["crawl", "deepsearch"] = "crawl"
     _settled: int = attrs.field(default=0, init=False)
 
@@ -251,6 +252,8 @@ class _Job:
                 await publisher.wait_room()
             publisher.publish(result(self._settled))
             self._settled += 1
+            if self.alone:  # until everyone has read it and sleeps again
+                await wait_all_tasks_blocked()
 
     def progress(self) -> Progress:
         return Progress(
@@ -297,7 +300,7 @@ async def _read(subscriber: Subscriber, counts: list[int]) -> None:
     counts.append(events)
 
 
-def _through_a_log(readers: int) -> Callable[[], Work]:
+def _through_a_log(readers: int, *, alone: bool = False) -> Callable[[], Work]:
     encoder = HTTPEncoder("ndjson")
     spec = ReaderSpec(
         encoder_for=lambda _: encoder,
@@ -311,7 +314,9 @@ def _through_a_log(readers: int) -> Callable[[], Work]:
         counts: list[int] = []
         async with open_hub() as hub, trio.open_nursery() as nursery:
             session = hub.open_session("s")
-            _, first = hub.start_run(session, _Job(total), request_id=_REQUEST_ID, reader=spec)
+            _, first = hub.start_run(
+                session, _Job(total, alone), request_id=_REQUEST_ID, reader=spec
+            )
             assert first is not None
             others = [session.subscribe(spec, after=0) for _ in range(readers - 1)]
             for subscriber in (first, *others):
@@ -370,5 +375,6 @@ HOT_PATHS: Final = (
     HotPath("chunks, both ways", "chunk", _chunks, 400),
     HotPath("a log with one reader", "event", _through_a_log(1), 2000),
     HotPath("a log with twenty readers", "event", _through_a_log(20), 500),
+    HotPath("events alone, twenty readers", "event", _through_a_log(20, alone=True), 200),
     HotPath("a page to a document", "page", _extract, 10),
 )
