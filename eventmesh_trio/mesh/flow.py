@@ -197,15 +197,16 @@ class Track(Flow):
         self.live = True
         self.first_seq = 0
         self.first_result_seq = 0
-        self.last_turn = -inf  # when the last reader that has a turn is told of progress
+        self.last_turn = -inf  # when the last reader that took a turn is told of progress
 
     def take_turn(self, due: float, interval_seconds: float, readers: int) -> float:
         """When a reader is told of progress again: at ``due``, or as little later as others leave.
 
         Readers of one run get its first result at once, and would be told at the same times for
         ever: to render what is each one's own for twenty of them held up the event that came next
-        by a millisecond. Within half of the interval all have their turn.
+        by a millisecond. Nobody is told later than by half of its own interval.
         """
-        apart = min(_APART_SECONDS, interval_seconds / 2 / max(readers, 1))
-        self.last_turn = max(due, self.last_turn + apart)
+        most = interval_seconds / 2
+        turn = self.last_turn + min(_APART_SECONDS, most / max(readers, 1))
+        self.last_turn = turn if due <= turn <= due + most else due
         return self.last_turn

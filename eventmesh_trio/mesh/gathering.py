@@ -338,6 +338,7 @@ class Gathering:
             self._note_progress(track, -inf)
         if isinstance(event, Summary):
             self._marks.forget(track)
+            self._step_track = self._step_encoder = None
         return True
 
     def _ttfb_ms(self, request_id: str) -> float | None:

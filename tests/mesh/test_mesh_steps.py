@@ -1,5 +1,7 @@
 """Steps: who stands where another reader stood takes its batch as it is, if nothing else is due."""
 
+from itertools import pairwise
+
 import pytest
 import trio
 from mesh_support import SmallJob, parsed, read_batch, result_event, spec, tags
@@ -282,3 +284,63 @@ async def test_a_run_that_ends_is_told_to_who_took_only_steps(
         for index in range(3):
             nursery.start_soon(read, index)
     assert streams == [["metadata", "start", *["result"] * 30, "summary"]] * 3
+
+
+# --- Turns: when each of many readers is told of progress -----------------------------------------
+
+
+async def told_at(
+    session: Session, run: Run, readers: list[Subscriber], until: float
+) -> list[float]:
+    """When each reader is told of progress for the second time."""
+    seen: list[list[float]] = [[] for _ in readers]
+
+    async def read(index: int) -> None:
+        while len(seen[index]) < 2:
+            lines = b"".join((await take(readers[index])).pieces).splitlines()
+            if "progress" in tags(parsed(lines)):
+                seen[index].append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        for index in range(len(readers)):
+            nursery.start_soon(read, index)
+        began = trio.current_time()
+        number = 0
+        while trio.current_time() < began + until:
+            publish(session, run, number)
+            number += 1
+            await trio.sleep(0.0001)
+    assert all(first == began for first, _ in seen)
+    return [second - began for _, second in seen]
+
+
+async def test_many_readers_are_told_of_progress_one_after_the_other(
+    autojump_clock: object, hub: Hub
+) -> None:
+    session, run = stands_by(hub)
+    readers = [
+        await caught_up(session, progress=True, flush_interval_seconds=0.05) for _ in range(20)
+    ]
+    moments = sorted(await told_at(session, run, readers, 0.08))
+    assert moments[0] == pytest.approx(0.05, abs=0.0002)
+    assert moments[-1] <= 0.05 * 1.5 + 0.0002
+    apart = [later - sooner for sooner, later in pairwise(moments)]
+    assert min(apart) > 0.0005
+
+
+async def test_who_is_told_seldom_delays_nobody_who_is_told_often(
+    autojump_clock: object, hub: Hub
+) -> None:
+    session, run = stands_by(hub)
+    seldom = await caught_up(session, progress=True, flush_interval_seconds=5.0)
+    often = await caught_up(session, progress=True, flush_interval_seconds=0.05)
+    publish(session, run, 0)
+    await take(seldom)
+    await take(often)
+    told = trio.current_time()
+    await trio.sleep(0.01)
+    publish(session, run, 1)
+    await take(often)
+    lines = b"".join((await take(often)).pieces).splitlines()
+    assert tags(parsed(lines)) == ["progress"]
+    assert 0.05 <= trio.current_time() - told <= 0.075
