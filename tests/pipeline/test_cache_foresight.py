@@ -184,23 +184,33 @@ async def test_a_look_takes_no_more_than_it_may(path: Path) -> None:
     assert list(rows) == ["b"]
 
 
-def test_what_was_found_is_used_once_and_not_for_long(mock_clock: trio.testing.MockClock) -> None:
-    async def main() -> None:
-        foresight = Foresight()
-        foresight.end(foresight.begin("a", ["b", "c", "d"]), {"b": ROW, "c": None, "d": ROW})
-        assert foresight.take("a") == "unknown"
-        assert foresight.take("b") == ROW
-        assert foresight.take("b") == "unknown"
-        assert foresight.take("c") is None
-        mock_clock.jump(1.1)
-        assert foresight.take("d") == "unknown"
-        assert foresight.nbytes == 0
-
-    trio.run(main, clock=mock_clock)
+def test_what_was_found_is_used_once_and_not_for_long() -> None:
+    now = 5.0
+    foresight = Foresight(lambda: now)
+    foresight.end(foresight.begin("a", ["b", "c", "d"]), {"b": ROW, "c": None, "d": ROW})
+    assert foresight.take("a") == "unknown"
+    assert foresight.take("b") == ROW
+    assert foresight.take("b") == "unknown"
+    assert foresight.take("c") is None
+    now = 6.1
+    assert foresight.take("d") == "unknown"
+    assert foresight.nbytes == 0
 
 
-async def test_what_is_found_ahead_is_bounded() -> None:
-    foresight = Foresight()
+def test_what_was_found_too_long_ago_is_not_kept() -> None:
+    now = 5.0
+    foresight = Foresight(lambda: now)
+    foresight.end(foresight.begin("a", ["b"]), {"b": ROW})
+    now = 5.9
+    foresight.end(foresight.begin("c", ["d"]), {"d": ROW})
+    now = 6.5
+    foresight.forget_old()
+    assert foresight.nbytes == len(ROW[0]) + len(ROW[1])
+    assert foresight.take("d") == ROW
+
+
+def test_what_is_found_ahead_is_bounded() -> None:
+    foresight = Foresight(lambda: 0.0)
     large = (b"", bytes(900_000))
     foresight.end(foresight.begin("a", "bcd"), dict.fromkeys("bcd", large))
     assert [foresight.take(key) != "unknown" for key in "bcd"] == [False, True, True]
@@ -209,8 +219,8 @@ async def test_what_is_found_ahead_is_bounded() -> None:
     assert sum(foresight.take(key) is None for key in many) == 512
 
 
-async def test_what_is_known_or_is_being_found_is_not_looked_for_again() -> None:
-    foresight = Foresight()
+def test_what_is_known_or_is_being_found_is_not_looked_for_again() -> None:
+    foresight = Foresight(lambda: 0.0)
     foresight.end(foresight.begin("a", ["b"]), {"b": None})
     look = foresight.begin("c", ["b", "c", "d", "d"])
     assert look.keys == ["c", "d"]

@@ -9,7 +9,7 @@ All but `Look.wait` is synchronous.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
 import attrs
@@ -48,9 +48,10 @@ class _Found:
 
 
 class Foresight:
-    """What is known ahead, by key: a row, or that there is none."""
+    """What is known ahead, by key: a row, or that there is none. ``now`` is a clock in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = trio.current_time) -> None:
+        self._now = now
         self._looks: dict[str, Look] = {}
         self._found: OrderedDict[str, _Found] = OrderedDict()  # oldest first
         self._nbytes = 0
@@ -67,7 +68,7 @@ class Foresight:
     def take(self, key: str) -> Row | Literal["unknown"] | None:
         """What was found of a key: its row, None where it has none; it is known no more."""
         found = self._drop(key)
-        if found is None or found.good_until < trio.current_time():
+        if found is None or found.good_until < self._now():
             return _UNKNOWN
         return found.row
 
@@ -82,7 +83,7 @@ class Foresight:
 
     def end(self, look: Look, rows: Mapping[str, Row | None]) -> None:
         """End a look, whatever came of it. ``rows``: what it found of the keys ahead."""
-        good_until = trio.current_time() + _GOOD_SECONDS
+        good_until = self._now() + _GOOD_SECONDS
         for key in look.keys:
             if self._looks.get(key) is look:
                 del self._looks[key]
@@ -111,7 +112,7 @@ class Foresight:
 
     def forget_old(self) -> None:
         """Forget what was found too long ago to be used."""
-        now = trio.current_time()
+        now = self._now()
         while self._found:
             key, found = next(iter(self._found.items()))
             if found.good_until >= now:
