@@ -291,6 +291,55 @@ async def test_a_connection_is_used_again() -> None:
         assert fetcher.statistics().open_connections == 1
 
 
+@pytest.mark.parametrize(
+    ("response", "connections"),
+    [
+        (reply(b"page"), 1),
+        (reply(b"page", "200 OK", "Connection: keep-alive"), 1),
+        (reply(b"page", "404 Not Found"), 1),
+        (reply(b"page", "200 OK", "Content-Length: 4"), 1),  # twice, and the same
+        (reply(), 1),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npage\r\n0\r\n\r\n", 1),
+        (reply(b"page", "200 OK", "Connection: close"), 3),
+        (reply(b"page", "200 OK", "Connection: Keep-Alive, Close"), 3),
+        (reply(b"page", "200 OK", "Connection: x", "Connection: close"), 3),
+        (reply(b"page").replace(b"HTTP/1.1", b"HTTP/1.0"), 3),
+        # What stands behind a body answers nothing that was asked.
+        (reply(b"page") + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged", 3),
+    ],
+)
+async def test_a_connection_is_used_again_where_its_origin_goes_on(
+    response: bytes, connections: int
+) -> None:
+    async with open_origin(answering(response)) as origin, fetcher_for() as fetcher:
+        for _ in range(3):
+            page = await fetcher.fetch(origin.url(), OPTIONS)
+            assert page.body == (b"" if response == reply() else b"page")
+        assert origin.connections == connections
+        assert fetcher.statistics().stale_retries == 0
+
+
+@pytest.mark.parametrize("size", [1, 4_000, 100_000, 1_500_000])
+@pytest.mark.parametrize("piece", [700, 65_536])
+async def test_a_body_of_a_known_length_comes_whole_however_it_is_cut(
+    size: int, piece: int
+) -> None:
+    body = b"<p>" + random.Random(size).randbytes(size).hex().encode()[:size]
+
+    async def script(visit: Visit) -> None:
+        whole = reply(body)
+        while await visit.request():
+            for start in range(0, len(whole), piece):
+                await visit.send(whole[start : start + piece])
+
+    async with open_origin(script) as origin, fetcher_for() as fetcher:
+        for _ in range(2):
+            page = await fetcher.fetch(origin.url(), OPTIONS)
+            assert page.body == body
+            assert page.wire_bytes == len(body)
+        assert origin.connections == 1
+
+
 async def test_no_idle_connections_are_kept_where_none_are_wanted() -> None:
     async with open_origin(answering(reply(b"page"))) as origin:
         async with fetcher_for(max_idle_connections=0) as fetcher:
