@@ -26,6 +26,14 @@ HALF_A_TIMER_SECONDS = 0.0005
 trio's rounds up. Half a millisecond less makes ours the same as theirs."""
 
 
+async def _wait_until(due: float) -> None:
+    while True:
+        seconds = due - time.monotonic()
+        if seconds <= 0:
+            return
+        await trio.sleep(max(0, seconds - HALF_A_TIMER_SECONDS))
+
+
 class PacedJob(SyntheticJob):
     """Each result when it is due; what is late at once, without a pause but for room."""
 
@@ -36,8 +44,7 @@ class PacedJob(SyntheticJob):
 
     async def work(self, publisher: Publisher) -> None:
         for index in range(self.counts.completed, self.total):
-            while (seconds := self._pace.due_seconds(index) - time.monotonic()) > 0:
-                await trio.sleep(max(0, seconds - HALF_A_TIMER_SECONDS))
+            await _wait_until(self._pace.due_seconds(index))
             if not publisher.has_room():
                 await publisher.wait_room()
             self._tally.successful = index + 1
