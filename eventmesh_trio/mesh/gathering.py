@@ -57,6 +57,7 @@ class Gathering:
         "_attached_events",
         "_attached_top",
         "_batch_events",
+        "_calm_behind_until",
         "_census",
         "_flow",
         "_health_version",
@@ -124,6 +125,7 @@ class Gathering:
         self.last_activity = trio.current_time()
         self.calm_until = -inf
         """Before this time no progress is due: the reader was told of all its runs lately."""
+        self._calm_behind_until = -inf  # the same while it lags, and so is told more seldom
         self._step_track: Track | None = None  # whose events it took last, and how they are encoded
         self._step_encoder: Encoder | None = None
 
@@ -179,9 +181,10 @@ class Gathering:
     def next_due(self) -> float:
         due = self.last_activity + self.spec.heartbeat_seconds
         if self.spec.progress:
+            lags = self._lags()
             for track in self._followed():
                 if self._has_progress(track):
-                    due = min(due, self._progress_due(track))
+                    due = min(due, self._progress_due(track, lags=lags))
         return due
 
     def _followed(self) -> Collection[Track]:
@@ -220,10 +223,11 @@ class Gathering:
         that comes alone takes 24 us of processor time to each of them then, and not 36.
         """
         log, vitals = self._log, self.vitals
-        step = None if self._step_encoder is None else log.shares.steps.get(self._step_encoder)
+        if self._step_encoder is None:
+            return None
+        step = log.shares.steps.get((self._step_encoder, self.cursor + 1))
         if (
             step is None
-            or step.start != self.cursor + 1
             or step.track is not self._step_track
             or step.start < log.first
             or step.taken > self._batch_events
@@ -236,7 +240,9 @@ class Gathering:
         used = self._used()
         vitals.judge(used if self.read_seq >= self._attached_top else 0)
         now = trio.current_time()
-        if now >= self.calm_until or self._warning_is_due(now):
+        lags = self.taken[0] + step.taken < self._flow.events or vitals.pressure.is_slow
+        calm_until = self._calm_behind_until if lags else self.calm_until
+        if now >= calm_until or self._warning_is_due(now):
             return None
         nbytes = step.batch.nbytes
         if nbytes > self.spec.batch_bytes and nbytes > self.room(writable):
@@ -254,14 +260,15 @@ class Gathering:
         log = self._log
         if log.readers + track.readers > 1:
             weight = log.weight(start, start + taken - 1)
-            log.shares.steps[encoder] = Step(start, taken, weight, track, batch)
+            log.shares.keep_step(encoder, Step(start, taken, weight, track, batch))
 
     def _note_calm(self) -> None:
-        calm_until = inf
+        calm_until = calm_behind_until = inf
         if self.spec.progress:
             for track in self._followed():
-                calm_until = min(calm_until, self._marks.due(track))
-        self.calm_until = calm_until
+                calm_until = min(calm_until, self._progress_due(track, lags=False))
+                calm_behind_until = min(calm_behind_until, self._progress_due(track, lags=True))
+        self.calm_until, self._calm_behind_until = calm_until, calm_behind_until
 
     def is_crowded(self) -> bool:
         """Whether more is waiting than one batch takes."""
@@ -351,8 +358,9 @@ class Gathering:
     def _take_extras(self, outlet: Outlet[T], now: float) -> None:
         """What is this reader's own and never logged."""
         if self.spec.progress:
+            lags = self._lags()
             for track in self._followed():
-                if self._has_progress(track) and now >= self._progress_due(track):
+                if self._has_progress(track) and now >= self._progress_due(track, lags=lags):
                     self._offer_progress(outlet, track, now)
         if self._warning_is_due(now):
             warning = warning_event(self.spec.connection_id, self.statistics())
@@ -373,9 +381,12 @@ class Gathering:
         """Whether there is news of a run whose first result this reader has taken."""
         return 0 < track.first_result_seq <= self.cursor and self._marks.is_news(track)
 
-    def _progress_due(self, track: Track) -> float:
+    def _lags(self) -> bool:
+        pending = self.taken[0] + self._skipping() < self._flow.events
+        return pending or self.vitals.pressure.is_slow
+
+    def _progress_due(self, track: Track, *, lags: bool) -> float:
         due = self._marks.due(track)  # the first comes with the first result
-        lags = self.taken[0] + self._skipping() < self._flow.events or self.vitals.pressure.is_slow
         if lags:
             return max(due, self._marks.told_at(track) + self.spec.buffer_timeout_ms / 1000)
         return due

@@ -12,6 +12,10 @@ LEAST_SHARED: Final = 2
 """Fewer pieces are one already."""
 _MOST_BYTES: Final = 512 * 1024
 """Half of a window: readers that keep up stand within that."""
+_MOST_STEPS: Final = 8
+"""Readers that keep up stand at one place or two, those of a run that waits for them at a few."""
+_MOST_ALONE_BYTES: Final = 64 * 1024
+"""Of an event that is a step by itself, for the log may forget it sooner than this does."""
 
 
 class Share(NamedTuple):
@@ -42,15 +46,15 @@ class Shares:
     same pieces for each of them was a third of what a batch costs where there are fifty.
 
     ``nbytes``: what is kept; the oldest goes where it would be more than half a mebibyte.
-    ``steps``: by encoder the last batch that any reader took, where the next may take it as it is.
-    It consists of kept bytes, so only the very last of a log that is trimmed may be held by it.
+    ``steps``: the last batches that readers took, where the next may take them as they are. They
+    consist of what is kept here, or of one event's bytes, which the log keeps.
     """
 
     __slots__ = ("_kept", "nbytes", "steps")
 
     def __init__(self) -> None:
         self._kept: dict[tuple[Encoder, int], Share] = {}
-        self.steps: dict[Encoder, Step] = {}
+        self.steps: dict[tuple[Encoder, int], Step] = {}
         self.nbytes = 0
 
     def find(self, encoder: Encoder, start: int) -> Share | None:
@@ -67,6 +71,15 @@ class Shares:
         while self.nbytes > _MOST_BYTES:
             oldest = next(iter(self._kept))
             self.nbytes -= len(self._kept.pop(oldest).data)
+            self.steps.pop(oldest, None)
+
+    def keep_step(self, encoder: Encoder, step: Step) -> None:
+        """Keep a whole batch for who stands before it; in place of the oldest."""
+        if step.taken == 1 and step.batch.nbytes > _MOST_ALONE_BYTES:
+            return
+        self.steps[encoder, step.start] = step
+        if len(self.steps) > _MOST_STEPS:
+            del self.steps[next(iter(self.steps))]
 
     def clear(self) -> None:
         self._kept.clear()

@@ -344,3 +344,47 @@ async def test_who_is_told_seldom_delays_nobody_who_is_told_often(
     lines = b"".join((await take(often)).pieces).splitlines()
     assert tags(parsed(lines)) == ["progress"]
     assert 0.05 <= trio.current_time() - told <= 0.075
+
+
+async def test_no_more_than_the_last_steps_are_kept_and_none_that_memory_was_taken_from(
+    autojump_clock: object, hub: Hub
+) -> None:
+    session, run = stands_by(hub)
+    reader, _ = [await caught_up(session, capacity=1000, max_capacity=1000) for _ in range(2)]
+    await one_each(session, run, [reader])
+    shares = session.log.shares
+    for index in range(1, 20):
+        publish(session, run, index)
+        await take(reader)
+    assert [step.start for step in shares.steps.values()] == list(range(15, 23))
+    for index in range(20, 220):
+        session.log.append(run.track, result_event("req-1", index, 300, "x" * 4000))
+    while reader.read_seq < session.log.top:
+        await take(reader)
+    held = {id(share.data) for share in shares._kept.values()}
+    joined = [step for step in shares.steps.values() if step.taken > 1]
+    assert len(joined) > 1
+    assert shares.nbytes <= 512 * 1024
+    assert all(id(step.batch.pieces[0]) in held for step in joined)
+
+
+async def test_a_reader_that_lags_takes_steps_and_is_told_of_progress_as_seldom_as_ever(
+    autojump_clock: object, hub: Hub
+) -> None:
+    session, run = stands_by(hub)
+    first = await caught_up(session, batch_events=1, capacity=1000)
+    wanted = {"progress": True, "flush_interval_seconds": 0.05, "buffer_timeout_ms": 2000.0}
+    second = await caught_up(session, batch_events=1, capacity=1000, adaptive=False, **wanted)
+    publish(session, run, *range(200))
+    shared, told = 0, []
+    for index in range(200):
+        batch, other = await take(first), await take(second)
+        shared += batch is other
+        kinds = tags(parsed(b"".join(other.pieces).splitlines()))
+        assert kinds[0] == "result"
+        if "progress" in kinds:
+            told.append(index)
+        await trio.sleep(0.05)
+        run.track.version += 1  # as `Publisher.touch`: there is news all the time
+    assert told == [0, 40, 80, 120, 160, 199]  # each 2 s, and at once where it lags no more
+    assert shared >= 190
