@@ -164,7 +164,7 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
                 asked = self._gathering.first_bytes
                 first_bytes = asked.take_fresh() if asked else ()
                 batch = Batch(outlet.items, outlet.events, outlet.nbytes, first_bytes)
-                if outlet.sole is not None:
+                if outlet.sole is not None and not first_bytes:
                     self._gathering.leave_step(*outlet.sole, batch)
                 return batch
             if self._gathering.ended():
