@@ -265,7 +265,9 @@ class Walk:
             return False
         text = " ".join(element.text(separator=" ", skip_empty=True).split())
         chars = len(text)
-        if chars > (_MAX_FRAME_CHARS if is_frame else _MAX_NOISE_CHARS):
+        # The gate measures whole pages: for it navigations are of one kind, however long.
+        exempt = is_frame and self.noise is None
+        if not exempt and chars > (_MAX_FRAME_CHARS if is_frame else _MAX_NOISE_CHARS):
             self.vain_chars += chars
             return False
         self.has_skimmed_noise = self.has_skimmed_noise or not is_frame
