@@ -44,9 +44,11 @@ class HTTP11Connection:
         self._expires_at = math.inf  # `trio.current_time`; nothing expires before its first request
         self._h11 = _parser()
         # Of a body that is read without h11: what came of it with the head, how much is missing
-        # beyond that, and whether the connection may serve on behind it.
+        # beyond that, whether who reads it has seen its end, and whether the connection may serve
+        # on behind it.
         self._begun = b""
         self._missing: int | None = None
+        self._ended = False
         self._persists = False
 
     async def handle_async_request(self, request: httpcore2.Request) -> httpcore2.Response:
@@ -125,10 +127,11 @@ class HTTP11Connection:
         length = _length_of(request, head)
         if length is None:
             return
-        begun, ended = self._h11.trailing_data
+        begun, closed = self._h11.trailing_data
         self._begun, self._missing = begun[:length], max(length - len(begun), 0)
+        self._ended = False
         # What is behind the body was sent before anything was asked: it answers nothing.
-        self._persists = len(begun) <= length and not ended and _persists(head)
+        self._persists = len(begun) <= length and not closed and _persists(head)
 
     async def next_piece(self) -> bytes:
         """The next piece of the response's body, ``b""`` at its end.
@@ -143,6 +146,7 @@ class HTTP11Connection:
             begun, self._begun = self._begun, b""
             return begun  # noqa: ASYNC910  # the next one waits
         if not self._missing:
+            self._ended = True
             return b""  # noqa: ASYNC910  # the head, or the piece before, was a checkpoint
         data = await self._stream.read(min(_READ_BYTES, self._missing))
         if not data:
@@ -160,7 +164,7 @@ class HTTP11Connection:
         if self._state != "active":
             return
         if self._missing is not None:
-            reusable = self._persists and not self._missing and not self._begun
+            reusable = self._persists and self._ended
             self._missing = None
             self._h11 = _parser()
         elif reusable := connection.our_state is h11.DONE and connection.their_state is h11.DONE:
