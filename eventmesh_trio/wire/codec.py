@@ -106,14 +106,9 @@ def encode_json_into(buffer: bytearray, value: object) -> None:
         buffer += encode_json(value)
 
 
-def encode_json_lines(
-    values: Sequence[object], room: float = inf, prepare: Callable[[Any], object] | None = None
-) -> tuple[bytes, int]:
+def encode_json_lines(values: Sequence[object], room: float = inf) -> tuple[bytes, int]:
     """What `encode_json` returns for each of ``values``, each with a newline behind it.
 
-    Args:
-      prepare: makes of a value what is encoded for it, to the same bytes. It is called for each in
-        its turn, so that what it makes lies where that of the one before did.
     Returns:
       those that fit into ``room`` bytes, at least one, in one piece; and how many they are.
 
@@ -123,7 +118,7 @@ def encode_json_lines(
     buffer, start = _scratch.begin()
     encode_into = _encoder.encode_into
     try:
-        for value in map(prepare, values) if prepare else values:
+        for value in values:
             encode_into(value, buffer, -1)
             buffer += b"\n"
     except UnicodeEncodeError:
@@ -133,23 +128,18 @@ def encode_json_lines(
 
 
 def encode_json_parts(
-    values: Sequence[object],
-    heads: Sequence[bytes],
-    tail: bytes,
-    room: float = inf,
-    prepare: Callable[[Any], object] | None = None,
+    values: Sequence[object], heads: Sequence[bytes], tail: bytes, room: float = inf
 ) -> tuple[bytes, int]:
     """Each of ``values`` as `encode_json` has it, between its head and ``tail``.
 
-    ``room``, ``prepare``, and what is returned: as `encode_json_lines`.
+    Returns: as `encode_json_lines`.
 
     1.0 us an event; with a call of `encode_json_into` for each 1.45.
     """
     buffer, start = _scratch.begin()
     encode_into = _encoder.encode_into
     try:
-        prepared = map(prepare, values) if prepare else values
-        for head, value in zip(heads, prepared, strict=True):
+        for head, value in zip(heads, values, strict=True):
             buffer += head
             encode_into(value, buffer, -1)
             buffer += tail
