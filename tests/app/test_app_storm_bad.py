@@ -26,7 +26,7 @@ from tests.helpers.clock import wait_until
 from tests.helpers.crowd import Peer, open_peer
 from tests.helpers.held import Held, threads_end
 from tests.helpers.here import serve_here
-from tests.helpers.processes import descendants, is_running, resident_bytes
+from tests.helpers.processes import descendants, is_running, resident_bytes, workers
 from tests.helpers.raw import get_json
 from tests.helpers.servers import KINDS, ServerProcess, open_server
 from tests.helpers.sessions import live_runs
@@ -164,11 +164,24 @@ class Size:
 
 
 async def settle(storm: Storm, server: ServerProcess) -> Size:
-    """One crawl that finds every kept connection expired, on a server with nothing else to do."""
+    """One crawl that finds every kept connection expired, on a server with nothing else to do.
+
+    An extraction process that was killed is started anew when a page needs it: as many crawls as
+    it takes until all are there again.
+    """
     with trio.fail_after(20):
         while await trio.to_thread.run_sync(live_runs, server):
             await trio.sleep(0.05)
+        await trio.sleep(0.3)
+        await crawl_good(storm)
+        while len(workers(server.serving_pid)) < SETTINGS["workers.workers"]:
+            await trio.sleep(0.3)
+            await crawl_good(storm)
     await trio.sleep(0.3)
+    return Size.of(server)
+
+
+async def crawl_good(storm: Storm) -> None:
     async with open_peer(storm.address) as peer:
         options = {"cache_mode": "disabled", "respect_robots": False, "timeout_seconds": 20}
         if storm.render:
@@ -176,8 +189,6 @@ async def settle(storm: Storm, server: ServerProcess) -> Size:
         body = {"urls": storm.bad.good(4), "options": options}
         assert await peer.request("POST", "/crawl/stream", body) == 200
         assert b'"successful":4' in await peer.read_stream()
-    await trio.sleep(0.3)
-    return Size.of(server)
 
 
 @pytest.mark.slow
