@@ -25,8 +25,7 @@ MAX_BYTES_EACH: Final = 400_000_000
 """The most that one stream brings."""
 PROBES: Final = 3
 """Rounds of full length before those that count: until a server has had as much memory as it will
-keep. Ours keeps finished streams for replay, and memory that is touched for the first time is slow:
-20 SSE readers on a server that was just started got 0.7 of what they got in the third such round.
+keep. Ours keeps finished streams for replay, and memory that is touched for the first time is slow.
 """
 MAX_PROBES: Final = 9
 """The most before them, for a server whose streams have still to grow until a round is long enough.
