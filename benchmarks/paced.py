@@ -5,7 +5,7 @@
 
 import sys
 import time
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import trio
@@ -21,7 +21,7 @@ from eventmesh_trio.mesh.session import Session
 from eventmesh_trio.mesh.subscriber import Subscriber
 from eventmesh_trio.wire.requests import CrawlRequest
 
-HALF_A_TIMER_SECONDS = 0.0005
+HALF_A_TIMER_SECONDS: Final = 0.0005
 """The loop of the peers rounds timers to the nearest millisecond, and yields where that is none;
 trio's rounds up. Half a millisecond less makes ours the same as theirs."""
 
