@@ -71,7 +71,26 @@ def test_control_characters_are_taken_out() -> None:
 @given(st.binary(max_size=300), st.one_of(st.none(), st.text(max_size=12)))
 def test_any_bytes_decode(body: bytes, charset: str | None) -> None:
     source = decode(body, charset)
-    assert source.text.encode() == source.utf8
+    assert source.chars == len(source.text)
+
+
+@given(
+    st.integers(0, 9),
+    st.lists(st.tuples(st.sampled_from("aéह😀\x07\x85\n"), st.integers(1, 5000)), max_size=4),
+    st.sampled_from([b"", b"\xe0", b"\xe0\xa4", b"\xf0\x9f", b"\xa4"]),
+)
+def test_a_page_of_many_pieces_is_decoded_as_a_whole(
+    shift: int, runs: list[tuple[str, int]], stray: bytes
+) -> None:
+    body = b"a" * shift + "".join(sign * count for sign, count in runs).encode() + stray
+    source = decode(body)
+    if source.encoding == "utf-8":
+        whole = body.decode("utf-8", "replace")
+        assert source.text == "".join(c for c in whole if c not in "\x07\x85")
+    assert source.chars == len(source.text)
+    for chars in (1, 7, 4096):
+        assert source.head(chars) == source.text[:chars]
+        assert source.end(chars) == source.text[-chars:]
 
 
 @given(st.text(max_size=200))

@@ -13,7 +13,7 @@ TEXTS = (
     "foo", "bar ", " baz", " ", "  ", "\n", "x:", "(y)", "[z]", "!", " w. ", "\xa0z", "a*b", "_c",
     "<i>", "`", "don’t", "é", "“q”", "&amp;", "3",
 )  # fmt: skip
-MARKS = ("a", "a", "b", "b", "i", "code")
+MARKS = ("a", "a", "b", "b", "i", "code", "sup")
 
 
 def random_parts(chance: random.Random) -> list[str | Mark]:
@@ -27,7 +27,7 @@ def random_parts(chance: random.Random) -> list[str | Mark]:
             name = chance.choice(MARKS)
             if name not in opened:
                 opened.append(name)
-                address = chance.choice(("/p", "#q", "javascript:r")) if name == "a" else ""
+                address = chance.choice(("/p", "#q", "#r", "javascript:r")) if name == "a" else ""
                 parts.append((name, address, ""))
         elif kind < 0.92 and opened:
             parts.append(("/" + opened.pop(), "", ""))
@@ -51,7 +51,9 @@ def test_the_short_way_writes_what_the_runs_would(
         parts = random_parts(chance)
         uniform = chance.random() < 0.2
         hard_break = chance.choice(("  \n", " ", "<br>"))
-        written = write_directly(writer, parts, hard_break, uniform=uniform)
+        text = "".join([part for part in parts if isinstance(part, str)])
+        visible = chance.choice((None, " ".join(text.split())))  # as a block has it
+        written = write_directly(writer, parts, hard_break, uniform=uniform, text=visible)
         if written is not None and len(parts) > 1:
             short[tuple(parts), uniform, hard_break] = written
     assert len(short) > 500
@@ -76,6 +78,11 @@ def test_the_short_way_writes_what_the_runs_would(
         ([("a", "/p", ""), ("img", "/i.png", "a cat"), ("/a", "", "")],
          "[![a cat](https://example.org/i.png)](https://example.org/p)"),
         (["one ", ("br", "", ""), ("i", "", ""), ("/i", "", ""), " two"], "one  \ntwo"),
+        ([("b", "", ""), "x", ("/b", "", ""), "\n ", ("i", "", ""), "y", ("/i", "", "")],
+         "**x** *y*"),
+        (["CO", ("sup", "", ""), "2", ("/sup", "", ""), " and"], "CO<sup>2</sup> and"),
+        (["so", ("sup", "", ""), ("a", "#r", ""), "3", ("/a", "", ""), ("/sup", "", "")],
+         "so<sup>3</sup>"),
     ],
 )  # fmt: skip
 def test_what_most_blocks_are_made_of_goes_the_short_way(
@@ -88,8 +95,9 @@ def test_what_most_blocks_are_made_of_goes_the_short_way(
     "parts",
     [
         [("b", "", ""), "Note:", ("/b", "", ""), "rain"],
-        [("b", "", ""), "x", ("/b", "", ""), " ", ("i", "", ""), "y", ("/i", "", "")],
-        [("sup", "", ""), "x", ("/sup", "", "")],
+        [("b", "", ""), "x ", ("/b", "", ""), " ", ("b", "", ""), "y", ("/b", "", "")],
+        [("b", "", ""), "x", ("/b", "", ""), ("sup", "", ""), "y", ("/sup", "", "")],
+        [("sub", "", ""), "x", ("/sub", "", "")],
         ["a word ", ("a", "#q", ""), "1", ("/a", "", "")],
         ["two `ticks` ", ("b", "", ""), "x", ("/b", "", "")],
     ],

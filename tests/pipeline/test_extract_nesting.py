@@ -174,12 +174,44 @@ def test_long_tables_are_not_pruned_and_deep_ones_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["<font><p>x", '<b title=">x</b>"><p>x', "<i><!--</i>--><p>x", "<b>x</i><p>x"]
+    "unit",
+    [
+        "<font><p>x",
+        '<b title=">x</b>"><p>x',
+        "<i><!--</i>--><p>x",
+        "<b>x</i><p>x",
+        "<i><svg></svg><p>x",
+        "<i><svg><!--</i>--><p>x",
+    ],
 )
 def test_formatting_that_only_looks_ended_is_told_from_such_that_is(unit: str) -> None:
     ended = b"<p>Some <b class='a'>bold</b> or <i>italic</i> <b>words</b>.</p>" * 1500
     assert guard(ended) is ended
     assert guard(unit.encode() * 3000) != unit.encode() * 3000
+
+
+def test_icons_within_formatting_are_left_alone() -> None:
+    icon = (
+        '<li><i class="a icon-{}"><svg role="img" ><use href="#a"></use><path d="M1"/></svg></i>x'
+    )
+    page = "".join(icon.format(number) for number in range(1500)).encode()
+    assert guard(page) is page
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "<i a{0}><svg><g><path><use></i><p>x",
+        "<g><i a{0}><svg></g>x</i><p>x",
+        "<svg><i a{0}></svg>x</i><p>x",
+        "<i a{0}><svg><b>x</b></svg>x</i><p>x",
+        "<path><font a{0}><svg></path></svg>x</font><p>x",
+    ],
+)
+def test_no_order_of_the_tags_of_icons_lets_formatting_grow(unit: str) -> None:
+    page = "".join(unit.format(number) for number in range(1000)).encode()
+    assert guard(page) is page
+    assert count_of(parse(page)) < 10_000
 
 
 def test_formatting_with_many_attributes_is_opened_again_less_often() -> None:

@@ -1,5 +1,7 @@
 """Dates, languages, titles, authors, words: the small readers of the extractor."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from eventmesh_trio.pipeline.extract import extract_document
 from eventmesh_trio.pipeline.extract.links import absolute
 from eventmesh_trio.pipeline.extract.metadata.dates import parse_date, url_date
 from eventmesh_trio.pipeline.extract.metadata.language import detect, normalise
+from eventmesh_trio.pipeline.extract.page.attributes import image_source
 from eventmesh_trio.pipeline.extract.source.parse import MAX_ATTRIBUTES, MAX_DEPTH, guard
 from eventmesh_trio.pipeline.extract.text import MAX_HTML_BYTES, MAX_TEXT_BYTES, clean, cut
 from eventmesh_trio.pipeline.extract.words import count_words, words_and_minutes
@@ -180,6 +183,47 @@ def test_addresses_are_normalised_and_judged_by_their_parsed_scheme() -> None:
     assert absolute("mailto:a@b.org", None, clickable=True) == "mailto:a@b.org"
     assert absolute("x" * 5000, "http://e.org/") is None
     assert absolute("\ud800", "http://e.org/") is None
+
+
+@pytest.mark.parametrize("base", [None, "https://e.org/a/b?c", "http://e.org/", "nonsense"])
+@pytest.mark.parametrize(
+    ("href", "expected"),
+    [
+        ("https://x.org/../y", "https://x.org/y"),
+        ("http:///x.org:80/z", "http://x.org/z"),
+        ("https://\\x.org", "https://x.org/"),
+        ("https://", None),
+    ],
+)
+def test_an_address_with_a_host_is_the_same_on_every_page(
+    href: str, expected: str | None, base: str | None
+) -> None:
+    assert absolute(href, base) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("/i/blank.gif", False),
+        ("1x1.PNG?v=2", False),
+        ("/i/site-pixel.svg#x", False),
+        ("/i/spacer.gif?next=/photo.png", False),
+        ("/i/photo.png?over=/i/spacer.gif", False),
+        ("/i/megapixel.png", True),
+        ("/i/blank.jpg", True),
+        ("/i/blank.gif.webp", True),
+        ("/i/x1x1.png", True),
+    ],
+)
+def test_a_spacer_is_no_picture_and_what_only_sounds_like_one_is(source: str, shown: bool) -> None:
+    assert image_source({"src": source}) == (source if shown else "")
+
+
+def test_an_address_full_of_suffixes_is_read_in_one_pass() -> None:
+    source = "/i/" + "ank.png#" * 100_000
+    started = time.thread_time()
+    assert image_source({"src": source}) == source
+    assert time.thread_time() - started < 1
 
 
 def test_the_guard_leaves_ordinary_pages_alone() -> None:

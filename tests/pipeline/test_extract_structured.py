@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from eventmesh_trio.pipeline.extract.metadata.head import distinct
 from eventmesh_trio.pipeline.extract.metadata.jsonld import (
     is_type,
     names,
@@ -21,7 +20,8 @@ ARTICLE = '"@type": "Article", "headline": "The pump", "author": {"name": "Ada B
 
 
 def micro(markup: str) -> list[dict[str, object]]:
-    return read_microdata(list(distinct(parse(markup).css("[itemscope], [itemprop]"))))
+    found = parse(markup).css("[itemscope], [itemprop]")
+    return read_microdata(list({element.mem_id: element for element in found}.values()))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Final
 from eventmesh_trio.abc import ExtractionScores
 from eventmesh_trio.pipeline.extract.page.outline import Block, Outline
 from eventmesh_trio.pipeline.extract.selection.scoring import is_prose
+from eventmesh_trio.pipeline.extract.source.decode import Source
 
 __all__ = ["confidence", "score_extraction"]
 
@@ -35,7 +36,7 @@ _ENDED: Final = re.compile(r"[.!?…:;。！？；：؟।॥۔]['\"”’»›)
 
 
 def score_extraction(
-    page: Outline, kept: Sequence[int], text_chars: int, method: str, source: str
+    page: Outline, kept: Sequence[int], text_chars: int, method: str, source: Source
 ) -> ExtractionScores:
     """Measure a selection.
 
@@ -43,7 +44,7 @@ def score_extraction(
       kept: the blocks that were taken, in order.
       text_chars: characters of the text that they gave.
       method: the way that was taken, as `extract_page` names it.
-      source: the page as markup.
+      source: the page as it came.
 
     All is 0 where there is no text.
     """
@@ -66,13 +67,13 @@ def score_extraction(
     )
 
 
-def _is_cut(blocks: Sequence[Block], source: str) -> bool:
+def _is_cut(blocks: Sequence[Block], source: Source) -> bool:
     last = next(block for block in reversed(blocks) if block.chars)
     return (
         last.chars >= _LAST_CHARS
         and _ENDED.search(last.text) is None
-        and _START_TAG.search(source[:_ENDS_CHARS]) is not None
-        and _END_TAG.search(source[-_ENDS_CHARS:]) is None
+        and _START_TAG.search(source.head(_ENDS_CHARS)) is not None
+        and _END_TAG.search(source.end(_ENDS_CHARS)) is None
     )
 
 

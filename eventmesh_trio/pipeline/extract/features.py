@@ -6,14 +6,12 @@ while it is empty, and a request for script only where there is nothing else to 
 """
 
 import re
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
 from selectolax.lexbor import LexborHTMLParser
 
 from eventmesh_trio.abc import GateFeatures
-from eventmesh_trio.pipeline.extract.metadata.head import Script
 from eventmesh_trio.pipeline.extract.page.cues import MAIN
 from eventmesh_trio.pipeline.extract.page.outline import Outline
 from eventmesh_trio.pipeline.extract.text import clean
@@ -69,14 +67,13 @@ def measure(
     tree: LexborHTMLParser,
     page_chars: int,
     visible: Outline,
-    scripts: Sequence[Script],
     *,
     has_opengraph: bool,
     has_article_jsonld: bool,
 ) -> GateFeatures:
-    """Measure a parsed page. ``visible`` is the outline of its body, ``scripts`` are all it has."""
+    """Measure a parsed page. ``visible`` is the outline of its body."""
     visible_chars = len(clean("".join([block.text for block in visible.blocks])))
-    script_chars, sources, has_state = _read_scripts(scripts)
+    script_chars, sources, has_state = _read_scripts(tree)
     runs_script = bool(sources or script_chars)
     bare = visible_chars < _EMPTY_CHARS and runs_script
     nodes, before = visible.nodes, visible.chars_before
@@ -110,22 +107,26 @@ def measure(
     )
 
 
-def _read_scripts(scripts: Sequence[Script]) -> tuple[int, int, bool]:
+def _read_scripts(tree: LexborHTMLParser) -> tuple[int, int, bool]:
     """Characters of inline script that runs, scripts loaded, whether there is application state."""
     chars = sources = 0
     has_state = False
-    for script in scripts:
+    texts: list[str] = []
+    for script in tree.tags("script"):
         attributes = script.attributes
+        text = script.text()
+        if text:
+            texts.append(text)
         if _runs((attributes.get("type") or "")[:_TYPE_CHARS]):
             if "src" in attributes:
                 sources += 1
             else:
-                chars += len(script.text)
+                chars += len(text)
         has_state = has_state or attributes.get("id") in _STATE
     if not has_state:
-        text = "\n".join([script.text for script in scripts])
-        has_state = _STATE_IN_TEXT.search(text) is not None or any(
-            call in text for call in _STATE_CALLS
+        joined = "\n".join(texts)
+        has_state = _STATE_IN_TEXT.search(joined) is not None or any(
+            call in joined for call in _STATE_CALLS
         )
     return chars, sources, has_state
 
@@ -147,6 +148,7 @@ def _has_empty_mount(tree: LexborHTMLParser, visible: Outline, *, bare: bool) ->
     """
     root = tree.root
     nodes = visible.nodes
+    tagged = any(tree.tags(tag) for tag in _MOUNT_TAGS)
     if root is not None and _is_mount(root.attributes):
         mounts = [0] if nodes else []
     else:
@@ -156,7 +158,7 @@ def _has_empty_mount(tree: LexborHTMLParser, visible: Outline, *, bare: bool) ->
             for index in visible.marked
             if not is_unmarked(nodes[index].attributes) and _is_mount(nodes[index].attributes)
         ]
-        if any(tree.tags(tag) for tag in _MOUNT_TAGS):
+        if tagged:
             named = [index for index, node in enumerate(nodes) if node.tag in _MOUNT_TAGS]
             mounts = sorted({*mounts, *named})
     chars = unfilled = end = 0
@@ -170,16 +172,14 @@ def _has_empty_mount(tree: LexborHTMLParser, visible: Outline, *, bare: bool) ->
         unfilled += sum(len(_UNFILLED.findall(block.text)) for block in inside)
     if chars >= _EMPTY_CHARS:
         return unfilled >= _UNFILLED_PLACES
-    return bool(mounts) or _is_mounted_unseen(tree, bare=bare)
+    return bool(mounts) or tagged or _is_mounted_unseen(tree, bare=bare)
 
 
 def _is_mounted_unseen(tree: LexborHTMLParser, *, bare: bool) -> bool:
-    """Whether there is a mount point that is hidden, or among words."""
+    """Whether an id, or another sign, of a mount point is hidden or among words."""
     # Selectors are compared with every element, 10 to 25 us each; asking for ids is one.
-    return (
-        any(tree.tags(tag) for tag in _MOUNT_TAGS)
-        or not _MOUNT_IDS.isdisjoint([element.id for element in tree.css("[id]")])
-        or (bare and tree.css_first(_MOUNTED_BY_ATTRIBUTE) is not None)
+    return not _MOUNT_IDS.isdisjoint([element.id for element in tree.css("[id]")]) or (
+        bare and tree.css_first(_MOUNTED_BY_ATTRIBUTE) is not None
     )
 
 

@@ -8,13 +8,14 @@ import can_ada
 from eventmesh_trio.pipeline.extract.page.outline import Outline
 from eventmesh_trio.wire.events import Image, Link
 
-__all__ = ["MAX_IMAGES", "MAX_LINKS", "absolute", "anchor_of", "collect"]
+__all__ = ["MAX_IMAGES", "MAX_LINKS", "absolute", "anchor_of", "collect", "resolved"]
 
 MAX_LINKS: Final = 2000
 MAX_IMAGES: Final = 500
 _MAX_CHARS: Final = 2048
-_CLICKABLE: Final = frozenset(("http:", "https:", "mailto:", "tel:"))
-_WEB: Final = frozenset(("http:", "https:"))
+_CLICKABLE: Final = ("https:", "http:", "mailto:", "tel:")
+_WHOLE: Final = ("https://", "http://")
+"""What begins so needs no base, and is read in half the time without."""
 _CONTROL: Final = "".join(map(chr, range(33)))
 
 
@@ -25,8 +26,8 @@ def absolute(href: str, base: str | None, *, clickable: bool = False) -> str | N
     never pass, however they are spelled: it is the parsed scheme that is judged.
     Source: https://url.spec.whatwg.org/
     """
-    address, protocol = _resolved(href, base)
-    return address if protocol in (_CLICKABLE if clickable else _WEB) else None
+    address = resolved(href, base)
+    return address if clickable or address is None or address[:4] == "http" else None
 
 
 def anchor_of(href: str, base: str | None) -> str:
@@ -40,17 +41,18 @@ def anchor_of(href: str, base: str | None) -> str:
 
 
 @lru_cache(maxsize=2048)
-def _resolved(href: str, base: str | None) -> tuple[str, str]:
-    """An address in full, and its scheme with the colon; both "" if there is none."""
+def resolved(href: str, base: str | None) -> str | None:
+    """`absolute`, clickable."""
     text = href.strip(_CONTROL)
     if not text or len(text) > _MAX_CHARS:
-        return "", ""
+        return None
     try:
-        under = _parsed(base) if base is not None else None
+        under = None if base is None or text.startswith(_WHOLE) else _parsed(base)
         parsed = can_ada.parse(text) if under is None else under + text
     except (ValueError, TypeError):
-        return "", ""
-    return str(parsed.href), str(parsed.protocol)
+        return None
+    address = str(parsed.href)  # normalised: the scheme is in lower case
+    return address if address.startswith(_CLICKABLE) else None
 
 
 @lru_cache(maxsize=64)
@@ -77,23 +79,25 @@ def collect(
             if isinstance(part, str):
                 if address is not None:
                     text.append(part)
-            elif part[0] == "a":
+                continue
+            name = part[0]
+            if name == "a":
                 address = absolute(part[1], base)
                 text = []
-            elif part[0] == "/a":
-                _add(links, address, text)
-                address = None
-            elif part[0] == "img":
+            elif name == "/a":
+                if address is not None:
+                    _add(links, address, text)
+                    address = None
+            elif name == "img":
                 source = absolute(part[1], base)
                 if source is not None and source not in images and len(images) < MAX_IMAGES:
                     images[source] = Image(source, " ".join(part[2].split()))
-        _add(links, address, text)  # the link goes on in the next block
+        if address is not None:  # the link goes on in the next block
+            _add(links, address, text)
     return tuple(links.values()), tuple(images.values())
 
 
-def _add(links: dict[str, Link], address: str | None, text: list[str]) -> None:
-    if address is None:
-        return
+def _add(links: dict[str, Link], address: str, text: list[str]) -> None:
     words = " ".join("".join(text).split())
     known = links.get(address)
     if known is None:

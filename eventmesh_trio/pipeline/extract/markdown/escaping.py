@@ -9,7 +9,14 @@ Source: https://spec.commonmark.org/0.31.2/ and https://github.github.com/gfm/
 import re
 from typing import Final
 
-__all__ = ["escape", "escape_block", "escape_cell", "escape_destination", "escape_lines"]
+__all__ = [
+    "ANY_SPECIAL",
+    "escape",
+    "escape_block",
+    "escape_cell",
+    "escape_destination",
+    "escape_lines",
+]
 
 # All alternatives begin with a plain character: it is these that are looked for then, in an eighth
 # of the time.
@@ -24,7 +31,8 @@ _INLINE: Final = (
 )
 _SPECIAL: Final = re.compile(_INLINE + r"|\[(?=\^)|\](?=[(:])")
 _SPECIAL_IN_LABEL: Final = re.compile(_INLINE + r"|\[|\]")
-_ANY_SPECIAL: Final = re.compile(r"[\\`*_~\[\]&<]")
+ANY_SPECIAL: Final = re.compile(r"[\\`*_~\[\]&<]")
+"""Without one of these a text is written as it is."""
 _REPLACED: Final = {"<": "&lt;", "&": "&amp;"}
 
 # Block structure that a line of a paragraph could be taken for.
@@ -53,7 +61,7 @@ def escape(text: str, *, paired: bool = True, label: bool = False) -> str:
       paired: a backtick or tilde is not alone; one without a partner in its block is no markup.
       label: it stands between the brackets of a link or an image.
     """
-    if _ANY_SPECIAL.search(text) is None:
+    if ANY_SPECIAL.search(text) is None:
         return text
     special = _SPECIAL_IN_LABEL if label else _SPECIAL
     return special.sub(_escaped if paired else _escaped_unpaired, text)
@@ -61,7 +69,7 @@ def escape(text: str, *, paired: bool = True, label: bool = False) -> str:
 
 def escape_block(text: str) -> str:
     """Likewise the whole text of a block: whether its backticks have partners is seen in it."""
-    if _ANY_SPECIAL.search(text) is None:
+    if ANY_SPECIAL.search(text) is None:
         return text
     return escape(text, paired=text.count("`") > 1 or text.count("~") > 1)
 

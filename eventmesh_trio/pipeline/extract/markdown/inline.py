@@ -9,7 +9,7 @@ Source: https://spec.commonmark.org/0.31.2/#inlines
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from eventmesh_trio.pipeline.extract.links import absolute, anchor_of
+from eventmesh_trio.pipeline.extract.links import absolute, anchor_of, resolved
 from eventmesh_trio.pipeline.extract.markdown.direct import write_directly
 from eventmesh_trio.pipeline.extract.markdown.escaping import (
     escape,
@@ -56,6 +56,7 @@ class InlineWriter:
         forced: int = 0,
         uniform: bool = False,
         hard_break: str = _HARD_BREAK,
+        text: str | None = None,
     ) -> str:
         """Markdown of a block's parts, in one line but for hard breaks.
 
@@ -63,11 +64,12 @@ class InlineWriter:
           forced: marks that hold for all of it (``BOLD`` or 0).
           uniform: bold that covers everything is left out (a heading is bold by itself).
           hard_break: what a line break becomes.
+          text: that of the parts, if it is at hand.
         """
         if len(parts) == 1 and isinstance(parts[0], str) and not forced:
             return escape_block(" ".join(clean(parts[0]).split()))
         if not forced:
-            found = write_directly(self, parts, hard_break, uniform=uniform)
+            found = write_directly(self, parts, hard_break, uniform=uniform, text=text)
             if found is not None:
                 return found
         reader = _Reader(self, forced)
@@ -168,7 +170,7 @@ class _Reader:
             self.runs.append(Run("atom", f"[^{note}]", self.marks & ~(SUP | ITALIC), 0))
             self.note = True
             return
-        address = absolute(href, self.writer.base, clickable=True)
+        address = resolved(href, self.writer.base)
         if address is None or (anchor and self.marks & SUP):  # a reference whose note was not kept
             return
         self.links.append(escape_destination(address))

@@ -93,7 +93,8 @@ class _Writer:
             if self.out and self.last_kind != "rule":
                 self.emit(path, "***" if path else "---", "rule")
         elif place.heading:
-            content = self.inline.write(parts, uniform=True, hard_break=" ")
+            text = block.text if parts is block.parts else None
+            content = self.inline.write(parts, uniform=True, hard_break=" ", text=text)
             self.emit(path, _heading(place.heading, content), "heading")
         elif place.summary or (place.term >= 0 and block.tag == "dt"):
             content = self.inline.write(parts, forced=BOLD)
@@ -110,10 +111,12 @@ class _Writer:
                 self.emit(path, listing, "code")
                 return
         text = block.text
-        if parts is block.parts and len(parts) == 1 and text.isprintable() and text:
+        if parts is not block.parts:
+            content = self.inline.write(parts)
+        elif len(parts) == 1 and text.isprintable() and text:
             content = escape_block(text)  # half of all blocks are so
         else:
-            content = self.inline.write(parts)
+            content = self.inline.write(parts, text=text)
         if not content:
             return
         content = escape_lines(content)
@@ -157,7 +160,7 @@ class _Writer:
             if block.tag == "pre":
                 lines.extend(code_span(line) for line in code_of(block).split("\n") if line.strip())
                 continue
-            content = self.inline.write(block.parts, hard_break=_BREAK_IN_CELL)
+            content = self.inline.write(block.parts, hard_break=_BREAK_IN_CELL, text=block.text)
             if not content:
                 continue
             item = block.node

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from typing import Final
 
-import attrs
+import msgspec
 
 __all__ = [
     "BOLD",
@@ -39,8 +39,7 @@ _SPACE: Final = re.compile(r"\s+")
 _BRACKETS: Final = frozenset(("Ps", "Pe", "Pi", "Pf"))
 
 
-@attrs.define(eq=False)
-class Run:
+class Run(msgspec.Struct, eq=False, gc=False):
     """``content`` is page text for ``text``, else finished Markdown."""
 
     kind: str  # "text", "code", "atom" or "break"

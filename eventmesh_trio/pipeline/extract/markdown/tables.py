@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 import attrs
+import msgspec
 
 from eventmesh_trio.pipeline.extract.page.outline import Node, Outline
 
@@ -26,8 +27,7 @@ _LAYOUT_TAGS: Final = frozenset(("table", "h1", "h2", "h3", "form", "article", "
 _DATA_TAGS: Final = frozenset(("th", "thead", "caption", "tfoot"))
 
 
-@attrs.frozen
-class Cell:
+class Cell(msgspec.Struct, frozen=True, gc=False):
     node: int
     header: bool  # a <th>, or a cell of <thead>
     columns: int
@@ -74,7 +74,10 @@ def rows_of(page: Outline, index: int) -> Rows:
 
 
 def _span(node: Node, name: str) -> int:
-    value = (node.attributes.get(name) or "1").strip()
+    value = node.attributes.get(name)
+    if not value:
+        return 1
+    value = value.strip()
     if value.isascii() and value.isdigit() and len(value) < 6:
         return max(1, int(value))
     return 1

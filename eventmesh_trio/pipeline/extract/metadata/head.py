@@ -5,7 +5,7 @@ every page is asked for. What stands in the visible text (bylines, dates) is ano
 `eventmesh_trio.pipeline.extract.metadata.byline` looks there, and only for what was not declared.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Final
 
@@ -16,7 +16,7 @@ from eventmesh_trio.pipeline.extract.links import absolute
 from eventmesh_trio.pipeline.extract.metadata import jsonld, microdata
 from eventmesh_trio.pipeline.extract.text import clean
 
-__all__ = ["Head", "Heading", "Script", "distinct", "read_head", "tidy"]
+__all__ = ["Head", "Heading", "read_head", "tidy"]
 
 MAX_VALUE_CHARS: Final = 2000
 """Of one value. The longest description of a real page is some 600 characters."""
@@ -29,19 +29,13 @@ MAX_MARKED: Final = 50
 
 # Its time is that of the elements of the page times the selectors: `a[rel]` and a look at the few
 # that it finds takes 120 us a page, where two selectors for the words of `rel` took 175.
-_QUERY: Final = "meta, link, title, h1, h2, script, [itemprop], [itemscope], a[rel], base"
+_QUERY: Final = (
+    'meta, link, title, h1, h2, script[type*="json" i], [itemprop], [itemscope], a[rel], base'
+)
 _NAMES: Final = ("property", "name", "itemprop", "http-equiv")
 _RELATIONS: Final = frozenset(("canonical", "icon", "apple-touch-icon", "image_src"))
 _MARKS: Final = ("author", "tag")
 _ANCHORS: Final = " ¶#§🔗"  # what generators of documentation hang on a heading as a link to it
-
-
-@attrs.frozen
-class Script:
-    """A ``<script>``: its attributes, and what it holds."""
-
-    attributes: dict[str, str | None]
-    text: str
 
 
 @attrs.frozen
@@ -64,7 +58,6 @@ class Head:
     marked: list[jsonld.Item] = attrs.field(factory=list)  # of microdata
     authors: list[str] = attrs.field(factory=list)  # texts of links that say they lead to one
     tags: list[str] = attrs.field(factory=list)
-    scripts: list[Script] = attrs.field(factory=list)  # all of them, whatever they hold
     has_opengraph: bool = False
 
     def first(self, *names: str) -> str | None:
@@ -81,16 +74,6 @@ def tidy(text: str) -> str:
     return clean(" ".join(text[: 4 * MAX_VALUE_CHARS].split()))[:MAX_VALUE_CHARS]
 
 
-def distinct(elements: Iterable[LexborNode]) -> Iterator[LexborNode]:
-    """Each once: an element that several selectors of a list find comes once for each, in a row."""
-    last = 0
-    for element in elements:
-        identity = element.mem_id
-        if identity != last:
-            last = identity
-            yield element
-
-
 def read_head(tree: LexborHTMLParser, url: str | None, asked: Collection[str]) -> Head:
     """Gather what a page declares. Never raises: what is malformed is as if it were not there.
 
@@ -104,18 +87,28 @@ def read_head(tree: LexborHTMLParser, url: str | None, asked: Collection[str]) -
         attributes = root.attributes
         head.language = attributes.get("lang") or attributes.get("xml:lang")
     marked: list[LexborNode] = []
+    scripts: list[str] = []
     counts = {"h1": 0, "h2": 0}
     links: list[dict[str, str | None]] = []
     based = False
-    for element in distinct(tree.css(_QUERY)):
-        tag = element.tag or ""
+    last = 0
+    for element in tree.css(_QUERY):
         attributes = element.attributes
         if "itemprop" in attributes or "itemscope" in attributes:
+            # Only such are found by several of the selectors, and come once for each, in a row.
+            identity = element.mem_id
+            if identity == last:
+                continue
+            last = identity
             marked.append(element)
+        tag = element.tag
         if tag == "meta":
             _add_meta(head, element, attributes, asked)
         elif tag == "link":
             links.append(attributes)  # they may stand before the base
+        elif tag == "a":
+            if "rel" in attributes:
+                _add_marked(head, element, attributes)
         elif tag in counts:
             counts[tag] += 1
             if counts[tag] <= MAX_HEADINGS:
@@ -124,18 +117,15 @@ def read_head(tree: LexborHTMLParser, url: str | None, asked: Collection[str]) -
             if not head.title and not _is_drawn(element):
                 head.title = tidy(element.text())
         elif tag == "script":
-            head.scripts.append(Script(attributes, element.text()))
-        elif tag == "a":
-            _add_marked(head, element, attributes)
+            if jsonld.is_type(attributes.get("type")):
+                scripts.append(element.text())
         elif tag == "base" and not based and "href" in attributes:
             based = True
             href = attributes["href"]
             head.base = (absolute(href, url) if href else None) or url
     for attributes in links:
         _add_link(head, attributes)
-    head.items = jsonld.read_items(
-        [script.text for script in head.scripts if jsonld.is_type(script.attributes.get("type"))]
-    )
+    head.items = jsonld.read_items(scripts)
     head.marked = microdata.read_items(marked)
     return head
 

@@ -20,6 +20,9 @@ _SCRIPTS: Final = (
     (re.compile("[\u0590-\u05ff]"), "he", 0.3),
     (re.compile("[\u0370-\u03ff]"), "el", 0.3),
 )
+_ANY_SCRIPT: Final = re.compile(
+    f"[{''.join(pattern.pattern.strip('[]') for pattern, _, _ in _SCRIPTS)}]"
+)
 _STOP_WORDS: Final = {
     "en": "the and of to in is that for it with as was on are be this by from at have not you",
     "de": "der die und das den von zu ist mit sich des auf für nicht ein eine dem auch als wird",
@@ -67,7 +70,9 @@ def detect(text: str) -> str | None:
     letters = sum(map(len, found))
     if letters < 40:
         return None
-    for pattern, language, share in () if sample.isascii() else _SCRIPTS:
+    # Most texts beyond ASCII are so by their quotation marks: one look for all scripts, not six.
+    scripts = _SCRIPTS if not sample.isascii() and _ANY_SCRIPT.search(sample) is not None else ()
+    for pattern, language, share in scripts:
         if len(pattern.findall(sample)) >= share * letters:
             return language
     total = len(found)

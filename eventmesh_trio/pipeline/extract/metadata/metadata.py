@@ -9,7 +9,7 @@ comes last, for what nothing declares.
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import attrs
@@ -29,7 +29,7 @@ from eventmesh_trio.pipeline.extract.metadata.dates import (
     parse_date,
     url_date,
 )
-from eventmesh_trio.pipeline.extract.metadata.head import Head, Script, distinct, read_head, tidy
+from eventmesh_trio.pipeline.extract.metadata.head import Head, read_head, tidy
 from eventmesh_trio.pipeline.extract.metadata.language import normalise
 from eventmesh_trio.pipeline.extract.metadata.titles import choose_title, fold
 from eventmesh_trio.pipeline.extract.page.outline import Outline
@@ -123,7 +123,6 @@ class Metadata:
     page_type: str | None = None
     tags: tuple[str, ...] = ()
     body: str | None = None  # of JSON-LD, an article's or a product's, perhaps with markup
-    scripts: Sequence[Script] = ()
     has_opengraph: bool = False
     has_article_jsonld: bool = False
     kind: Kind = "unknown"  # what the page is, by its own account; ``page_type`` in our words
@@ -169,7 +168,6 @@ def read_metadata(tree: LexborHTMLParser, url: str | None, page: Outline) -> Met
         page_type=_page_type(jsonld.types(main), head),
         tags=_tags(head, main),
         body=_body(main),
-        scripts=head.scripts,
         has_opengraph=head.has_opengraph,
         has_article_jsonld=any(map(jsonld.is_article, head.items)),
         kind=_kind(head.items, head.first("og:type"), head.first("generator"), url),
@@ -180,7 +178,7 @@ def read_kind(tree: LexborHTMLParser, url: str | None) -> Metadata:
     """Read no more than what finding the main text takes: the page's kind, and a declared body."""
     scripts: list[str] = []
     declared: dict[str, str | None] = {}
-    for element in distinct(tree.css(_KIND_QUERY)):
+    for element in tree.css(_KIND_QUERY):
         attributes = element.attributes
         if element.tag == "script":
             if jsonld.is_type(attributes.get("type")):

@@ -6,6 +6,7 @@ navigation, filters, banners, controls, counters, and sections that recommend ot
 """
 
 import re
+from collections import deque
 from functools import lru_cache
 from itertools import accumulate
 from typing import Final
@@ -55,7 +56,7 @@ _MAX_NAMES_CHARS: Final = 256
 
 _MAX_SAID: Final = 4096
 """Values of ``class`` that are remembered; then all are forgotten."""
-_said: Final[dict[str, int]] = {}
+_said: Final[dict[str | None, int]] = {}
 
 # Shares of the page's characters, above which an element is the page in spite of what it is called.
 _ALWAYS: Final = 2.0
@@ -72,9 +73,6 @@ _TAG_LIMITS: Final = {
     "p": 0.0, "tr": 0.0, "h1": 0.0, "h2": 0.0, "h3": 0.0,
 }  # fmt: skip
 _SECTIONS: Final = frozenset(("main", "article", "section", "li"))
-_TELLING: Final = frozenset(
-    ("header", *_SECTIONS, *(tag for tag in _TAG_LIMITS if _TAG_LIMITS[tag]))
-)
 
 _CONTROL_CHARS: Final = 40
 _CONTROL_WORDS: Final = """
@@ -144,7 +142,7 @@ def select_region(page: Outline, struck: list[bool], *, links: bool) -> Selectio
     if 2 * page.chars_before[start] > page.chars_before[-1]:
         start = 0
     kept: list[int] = []
-    recent: list[str] = []
+    recent: deque[str] = deque(maxlen=_RECENT)
     for i, block in enumerate(blocks):
         text = block.text
         if struck[i] or len(text) < 2 or text in recent:
@@ -156,7 +154,6 @@ def select_region(page: Outline, struck: list[bool], *, links: bool) -> Selectio
         if len(text) < _CONTROL_CHARS and _is_furniture(text):
             continue
         recent.append(text)
-        del recent[:-_RECENT]
         kept.append(i)
     while kept and blocks[kept[-1]].tag in _HEADINGS:
         kept.pop()
@@ -208,16 +205,10 @@ def strike(page: Outline, *, posts: bool = False) -> list[bool]:
     sectioned = 0  # nodes up to here are inside an element that has a header of its own
     end = 1  # nodes up to here are struck, or the root
     chars = page.chars_before
-    # Of the elements that are left out here neither tag nor name can say anything.
-    telling = [
-        index
-        for index, node in enumerate(nodes)
-        if node.attributes or node.tag in _TELLING or node.cues
-    ]
-    for index in telling:
+    said = _said.get
+    for index, node in enumerate(nodes):
         if index < end:
             continue
-        node = nodes[index]
         tag = node.tag
         if tag in _SECTIONS and node.end_node > sectioned:
             sectioned = node.end_node
@@ -226,8 +217,14 @@ def strike(page: Outline, *, posts: bool = False) -> list[bool]:
         elif posts and tag in _POST_TAGS:
             limit = 0.0
         else:
-            known = _TAG_LIMITS.get(tag)
-            limit = _limit_by_attributes(node) if known is None else known
+            attributes = node.attributes
+            if tag in _TAG_LIMITS:
+                limit = _TAG_LIMITS[tag]
+            # At most a class, and that says nothing, as of most: a call takes as long as all else.
+            elif not attributes or (len(attributes) == 1 and not said(attributes.get("class"), 1)):
+                limit = 0.0
+            else:
+                limit = _limit_by_attributes(node)
             if node.cues & COMMENTS and not posts:
                 limit = max(limit, _COMMENTS_LIMIT)
         if limit:

@@ -14,6 +14,7 @@ import attrs
 from eventmesh_trio.pipeline.extract.source.decode import Source
 from eventmesh_trio.pipeline.extract.source.xmltext import (
     FEED_ROOTS,
+    HEAD_CHARS,
     SITEMAP_ROOTS,
     Entry,
     feed_markup,
@@ -66,25 +67,26 @@ def to_markup(source: Source, content_type: str | None) -> Markup:
         type; without a type, anything else is HTML.
     """
     essence = essence_of(content_type or "")
-    text = source.text
     if essence == "text/plain":
-        return _made(as_markup(text), "plain-text")
-    root = root_of(text)
+        return _made(as_markup(source.text), "plain-text")
+    root = root_of(source.head(HEAD_CHARS))
     if root in FEED_ROOTS:
-        return _made(feed_markup(*read_feed(text)), "feed")
+        return _made(feed_markup(*read_feed(source.text)), "feed")
     if root in SITEMAP_ROOTS:
-        return _made(sitemap_markup(read_feed(text)[1]), "sitemap")
+        return _made(sitemap_markup(read_feed(source.text)[1]), "sitemap")
     if essence in _XHTML or (root == "html" and _XML.fullmatch(essence)):
-        return Markup(_as_html(text).encode())
+        return Markup(_as_html(source.text).encode())
     if _XML.fullmatch(essence):
-        return _made(xml_markup(text), "xml")
+        return _made(xml_markup(source.text), "xml")
     if _JSON.fullmatch(essence):
-        feed = _json_feed(text)
-        return _made(feed, "feed") if feed is not None else _made(_code(text, "json"), "json")
+        feed = _json_feed(source.text)
+        return (
+            _made(feed, "feed") if feed is not None else _made(_code(source.text, "json"), "json")
+        )
     if code := _CODE.fullmatch(essence):
-        return _made(_code(text, code[1]), "plain-text")
+        return _made(_code(source.text, code[1]), "plain-text")
     if _PLAIN.match(essence):
-        return _made(as_markup(text), "plain-text")
+        return _made(as_markup(source.text), "plain-text")
     return Markup(source.utf8, tags=source.tags)
 
 

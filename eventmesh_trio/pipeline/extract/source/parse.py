@@ -33,9 +33,9 @@ MAX_DEPTH: Final = 512
 MAX_TAGS: Final = 150_000
 """Of a page, that are read; what follows is cut off, and its document says ``truncated``. A tag
 takes a kilobyte at most, in the tree and as blocks; the largest of 407 real pages has 20,000."""
-_ALWAYS_READ: Final = 25_000
+_MANY_BLOCKS: Final = 22_000
 _BYTES_PER_BLOCK: Final = 24
-"""Of a page with more tags than `_ALWAYS_READ` that may begin a block: what follows so many as that
+"""Of a page with more tags than `_MANY_BLOCKS` that may begin a block: what follows so many as that
 is cut off likewise. An item with one letter takes up to 28 us, so that pages of nothing else would
 take six seconds a megabyte; real pages have 44 bytes or more, and 6,700 blocks at most."""
 
@@ -72,13 +72,17 @@ _FORMATTING_NAME: Final = (
 )
 _UNENDED: Final = re.compile(
     rb"<(" + _FORMATTING_NAME + rb")(?=[\s/>])(?!" + _PLAIN_REST + rb"[^<]*+"
-    rb"(?:<((?i:a|[biu]|em|strong|span|sup|sub|code|font))"
+    rb"(?:(?:<((?i:a|[biu]|em|strong|span|sup|sub|code|font))"
     + _PLAIN_REST
-    + rb"[^<]*+</(?i:\2)>[^<]*+)*+"
-    rb"</(?i:\1)>)((?:" + ATTRIBUTE + rb")*+)"
+    + rb"[^<]*+</(?i:\2)>|</?(?i:svg|use|path|g)"
+    + _PLAIN_REST
+    + rb")[^<]*+)*+</(?i:\1)>)((?:"
+    + ATTRIBUTE
+    + rb")*+)"
 )
 """Formatting with its attributes, but for such as its end tag ends and that has nothing in it but
-words, some of them marked: nothing opens it again."""
+words, some of them marked, or an icon: nothing opens it again. Tags of drawings need not pair: the
+end tag ends all that is open in it, as long as none of them is a block."""
 _BLOCK: Final = re.compile(
     rb"<(?!(?:[abisuABISU]|(?i:em|tt|big|code|font|small|span|strike|strong|sub|sup))[\s/>])[a-zA-Z]"
 )
@@ -110,9 +114,9 @@ def parse_page(markup: bytes, tags: int | None = None) -> Parsed:
     """
     if tags is None:
         tags = markup.count(b"<")
-    most = max(_ALWAYS_READ, len(markup) // _BYTES_PER_BLOCK)
+    most = max(_MANY_BLOCKS, len(markup) // _BYTES_PER_BLOCK)
     read = _first_tags(markup, MAX_TAGS) if tags > MAX_TAGS else markup
-    if tags <= _ALWAYS_READ:
+    if tags <= _MANY_BLOCKS:
         return Parsed(_parsed(guard(read, tags)), False)
     # Of what is full of words the guard need not see more than is kept.
     read = _up_to(read, _WRITTEN_BLOCK, most)

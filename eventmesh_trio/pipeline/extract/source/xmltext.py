@@ -17,11 +17,19 @@ import attrs
 
 from eventmesh_trio.pipeline.extract.source.parse import parse
 
-__all__ = ["Entry", "feed_markup", "read_feed", "root_of", "sitemap_markup", "xml_markup"]
+__all__ = [
+    "HEAD_CHARS",
+    "Entry",
+    "feed_markup",
+    "read_feed",
+    "root_of",
+    "sitemap_markup",
+    "xml_markup",
+]
 
 FEED_ROOTS: Final = frozenset({"rss", "feed", "rdf:rdf"})
 SITEMAP_ROOTS: Final = frozenset({"urlset", "sitemapindex"})
-_HEAD_CHARS: Final = 4096  # what may stand before a root: declaration, document type, comments
+HEAD_CHARS: Final = 4096  # what may stand before a root: declaration, document type, comments
 _ROOT: Final = re.compile(
     r"\s*+(?:<\?[^>]*+>\s*+|<!--.*?-->\s*+|<!DOCTYPE(?:[^>\[]++|\[[^\]]*+\])*+>\s*+)*+<([^\s/>!?]++)",
     re.DOTALL | re.IGNORECASE,
@@ -78,7 +86,7 @@ class Entry:
 
 def root_of(text: str) -> str:
     """The name of the first element, in lower case; "" where nothing looks like one."""
-    match = _ROOT.match(text[:_HEAD_CHARS])
+    match = _ROOT.match(text[:HEAD_CHARS])
     return match[1].lower() if match is not None else ""
 
 
