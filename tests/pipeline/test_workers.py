@@ -255,7 +255,7 @@ async def test_a_page_that_hangs_every_worker_fails_and_others_are_unharmed() ->
 
 @pytest.mark.slow
 async def test_a_page_beyond_the_memory_limit_fails_and_the_next_is_read() -> None:
-    async with open_extractor(WorkerLimits(workers=1, memory_bytes=256 * MIB)) as pool:
+    async with open_extractor(WorkerLimits(workers=1, memory_bytes=192 * MIB)) as pool:
         with pytest.raises(ParseFailure, match=r"memory|died|could not be read"):
             await pool.extract(page(repeat=1_500_000), "article", None)
         assert "Small." in await read(pool, "Small.")
