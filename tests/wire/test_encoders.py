@@ -243,8 +243,12 @@ def test_each_websocket_dialect_tells_of_a_beginning_once():
 @pytest.mark.parametrize("encoder", [EnvelopeEncoder("message"), FlatEncoder("message", "s")])
 @pytest.mark.parametrize(
     "text",
-    ["plain words " * 700_000, "\x01" * 600_000 + "plain words " * 600_000],
-    ids=["even", "escapes at the front"],
+    [
+        "plain words " * 700_000,
+        "\x01" * 600_000 + "plain words " * 600_000,
+        "\x01" * 1_500_000,
+    ],
+    ids=["even", "escapes at the front", "escapes alone"],
 )
 def test_a_document_too_large_for_a_message_is_cut_and_says_so(encoder, text):
     message = encoder.encode(a_result(a_document(text)))
