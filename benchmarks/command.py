@@ -69,6 +69,10 @@ def show(record: Record) -> None:
         f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB, Linux {machine.kernel}, "
         f"Python {machine.python}, load {machine.load} before the start; {record.seconds:.0f} s"
     )
+    show_outcome(outcome)
+
+
+def show_outcome(outcome: Outcome) -> None:
     for case in outcome.cases:
         print(f"\n{case_text(case)}")
     print()
@@ -89,6 +93,16 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("at least 1")
     return number
+
+
+def part_parser(description: str | None) -> argparse.ArgumentParser:
+    """For a module whose comparison can be taken in part: nothing of that is kept."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="in under a minute")
+    parser.add_argument("--rounds", type=positive, metavar="N", help="of each case")
+    return parser
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

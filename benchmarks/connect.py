@@ -7,11 +7,9 @@ whose writes fail has more to do), closes, and begins anew. The servers run on o
 on another, and take turns.
 """
 
-import argparse
 import os
 import selectors
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,7 +17,8 @@ from contextlib import ExitStack
 import attrs
 
 from benchmarks.asking import opened_by, upgrade_request
-from benchmarks.contestants import FRAMINGS, OURS, Contestant, cores, prepare, serving
+from benchmarks.command import part_parser, show_outcome
+from benchmarks.contestants import FRAMINGS, Contestant, cores, prepare, serving
 from benchmarks.outcome import Case, Figure, Options, Outcome
 from benchmarks.percentiles import in_ms
 from benchmarks.readers import http_request, text_frame
@@ -185,32 +184,12 @@ def _figure(name: str, sittings: Sequence[Sitting]) -> Figure:
     )
 
 
-def show(outcome: Outcome) -> None:
-    for case in outcome.cases:
-        mine = case.figure(OURS.name)
-        assert mine is not None
-        print(f"\n{case.name}")
-        for figure in case.figures:
-            details = figure.details
-            print(f"  {figure.contestant:26} {figure.median:8,.0f} {case.unit}  "
-                  f"p50 {details['p50_ms']:7.2f}  p99 {details['p99_ms']:7.2f} ms  "
-                  f"driver {details['driver_percent']:3.0f} %  "
-                  f"ours is {mine.median / figure.median:5.2f}x")  # fmt: skip
-    for name, reason in outcome.missing.items():
-        print(f"missing: {name}: {reason}")
-    sys.stdout.flush()
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--rounds", type=int, default=None)
+    parser = part_parser(__doc__)
     parser.add_argument("--framing", choices=FRAMINGS, action="append")
     arguments = parser.parse_args()
     options = Options(arguments.quick, arguments.rounds)
-    show(compare(options, arguments.framing or FRAMINGS))
+    show_outcome(compare(options, arguments.framing or FRAMINGS))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import trio
 from msgspec.structs import replace
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from benchmarks.synthetic import TEXT, page_result
 from eventmesh_trio.abc import JobCounts, Publisher
 from eventmesh_trio.errors import EventMeshError
 from eventmesh_trio.mesh.hub import open_hub
@@ -25,14 +26,9 @@ from eventmesh_trio.wire.chunked import ChunkDecoder, encode_chunk
 from eventmesh_trio.wire.codec import decode_event
 from eventmesh_trio.wire.encoders import EnvelopeEncoder, HTTPEncoder
 from eventmesh_trio.wire.events import (
-    CrawlProgress,
-    Document,
     Event,
     Metadata,
-    PageResult,
-    PipelineMetadata,
     Progress,
-    Result,
     RunStatus,
 )
 from eventmesh_trio.wire.http11 import ServerConnection
@@ -45,14 +41,12 @@ Work = Callable[[int], None]
 
 BATCH: Final = 64
 """Events in a batch: about what a reader is written at once under load."""
+_TOTAL: Final = 10_000
+"""What an event says of how many there are; the same in long rounds and in short ones."""
 _ROOM: Final = 2**24  # bytes; more than a batch has
 _PIECE: Final = 65_536  # bytes; what a client reads from a socket at once
 _STAMP: Final = "2024-01-15T10:30:00.000Z"
 _REQUEST_ID: Final = "req-0123456789abcdef"
-_TEXT: Final = (
-    "A crawl server reads pages and sends what is worth reading as soon as it is read. "
-    "Whoever listens should neither wait for the slowest page nor lose the quickest. "
-)
 
 
 @attrs.frozen
@@ -74,54 +68,9 @@ class HotPath:
 # --- events ---------------------------------------------------------------------------------------
 
 
-def result(index: int) -> Result:
-    """A result of some 1.4 KB as JSON, all its structs new."""
-    url = f"http://site.example/page/{index}"
-    document = Document(
-        url=url,
-        title=f"Page {index}",
-        markdown=_TEXT,
-        text=_TEXT,
-        word_count=30,
-        reading_time=1,
-        quality_score=85,
-        extracted_at=_STAMP,
-        content_hash="sha256:" + "0" * 64,
-    )
-    page = PageResult(
-        url=url,
-        status=200,
-        from_cache=False,
-        gate_decision="raw",
-        quality_score=0.85,
-        processing_time_ms=12,
-        document=document,
-        error=None,
-        cache_key="crawl:v1:site:p:0",
-    )
-    return Result(
-        timestamp=_STAMP,
-        request_id=_REQUEST_ID,
-        index=index,
-        result=page,
-        progress=CrawlProgress(index + 1, 10_000, 1.0),
-        pipeline_metadata=PipelineMetadata(
-            gate_decision_reason="text ratio 0.6",
-            extraction_method="article",
-            processing_stages=("fetch", "decode", "parse", "extract"),
-        ),
-        url=url,
-        status=200,
-        from_cache=False,
-        gate_decision="raw",
-        quality_score=0.85,
-        processing_time_ms=12,
-        error=None,
-    )
-
-
 def _batch() -> list[Event]:
-    return [replace(result(index), id=f"0123456789ab-{index + 1}") for index in range(BATCH)]
+    results = [page_result(index, _TOTAL, _REQUEST_ID, TEXT, _STAMP) for index in range(BATCH)]
+    return [replace(one, id=f"0123456789ab-{one.index + 1}") for one in results]
 
 
 def _encoding(encoder: HTTPEncoder | EnvelopeEncoder) -> Callable[[], Work]:
@@ -250,7 +199,8 @@ class _Job:
         while not self.done:
             if not publisher.has_room():
                 await publisher.wait_room()
-            publisher.publish(result(self._settled))
+            index = self._settled
+            publisher.publish(page_result(index, _TOTAL, _REQUEST_ID, TEXT, _STAMP))
             self._settled += 1
             if self.alone:  # until everyone has read it and sleeps again
                 await wait_all_tasks_blocked()
@@ -343,7 +293,7 @@ def _page() -> Iterator[str]:
     yield '<time datetime="2024-05-17">17 May</time><p class="byline">By Ada Byron</p>'
     for number in range(30):
         yield f"<h2>Part {number}</h2>" if number % 6 == 0 else ""
-        yield f'<p>{_TEXT}<a href="/about/{number}">More of it</a>, and <em>so</em> on. {_TEXT}</p>'
+        yield f'<p>{TEXT}<a href="/about/{number}">More of it</a>, and <em>so</em> on. {TEXT}</p>'
         yield '<figure><img src="/p.jpg" alt="A pump"></figure>' if number % 10 == 5 else ""
     yield "<ul><li>One pump</li><li>Two pumps</li></ul><table><tr><th>Pump</th><th>Year</th></tr>"
     yield "".join(f"<tr><td>No. {n}</td><td>{1900 + n}</td></tr>" for n in range(20))

@@ -8,7 +8,6 @@ keeps for a socket is in nobody's figure. Beside them, one after the other, new 
 stream of one event.
 """
 
-import argparse
 import os
 import resource
 import socket
@@ -21,6 +20,7 @@ from functools import partial
 import attrs
 
 from benchmarks.asking import as_message, opened_by, read_until, upgrade_request
+from benchmarks.command import part_parser, show_outcome
 from benchmarks.contestants import DESCRIPTORS, OURS, Contestant, cores, prepare, serving
 from benchmarks.outcome import Case, Demand, Figure, Options, Outcome
 from benchmarks.percentiles import in_ms
@@ -240,27 +240,11 @@ def demands(cases: Sequence[Case]) -> Iterator[Demand]:
             )
 
 
-def show(outcome: Outcome) -> None:
-    for case in outcome.cases:
-        print(f"\n{case.name} ({case.unit})")
-        for figure in case.figures:
-            details = "  ".join(f"{key} {value:.2f}" for key, value in figure.details.items())
-            print(f"  {figure.contestant:34} {figure.median:9.2f}   {details}")
-    for demand in outcome.demands:
-        print(f"{'met' if demand.is_met else 'MISSED'}: {demand.text}: {demand.found:.2f}")
-    for name, reason in outcome.missing.items():
-        print(f"missing: {name}: {reason}")
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--rounds", type=int, default=None)
+    parser = part_parser(__doc__)
     parser.add_argument("--streams", type=int, action="append", help="instead of the usual numbers")
     arguments = parser.parse_args()
-    show(compare(Options(arguments.quick, arguments.rounds), arguments.streams))
+    show_outcome(compare(Options(arguments.quick, arguments.rounds), arguments.streams))
 
 
 if __name__ == "__main__":

@@ -5,14 +5,13 @@
 The servers run on one core, the driver on another; they take turns, round by round.
 """
 
-import argparse
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
 import attrs
 
+from benchmarks.command import part_parser, show_outcome
 from benchmarks.contestants import Contestant, cores, serving
 from benchmarks.first_bytes import first_byte_seconds, first_bytes, full_load
 from benchmarks.outcome import Case, Demand, Figure, Options, Outcome
@@ -168,34 +167,13 @@ def demands(cases: Sequence[Case]) -> Iterator[Demand]:
             yield Demand(text, ASKED_FIRST_BYTE_P99_MS, mine.median, low, high, at_most=True)
 
 
-def show(outcome: Outcome) -> None:
-    for case in outcome.cases:
-        print(f"\n{case.name}")
-        for figure in case.figures:
-            details = "  ".join(
-                f"{key.removesuffix('_ms').replace('_', '.')} {value:8.2f}"
-                for key, value in figure.details.items()
-            )
-            print(f"  {figure.contestant:26} {details} ms")
-    print()
-    for demand in outcome.demands:
-        print(f"{'met' if demand.is_met else 'MISSED'}: {demand.text}: {demand.found:.2f}")
-    for name, reason in outcome.missing.items():
-        print(f"missing: {name}: {reason}")
-    sys.stdout.flush()
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--rounds", type=int, default=None)
+    parser = part_parser(__doc__)
     parser.add_argument("--framing", choices=FRAMINGS, action="append")
     parser.add_argument("--readers", type=int, action="append")
     arguments = parser.parse_args()
     options = Options(arguments.quick, arguments.rounds)
-    show(compare(options, arguments.framing or FRAMINGS, arguments.readers))
+    show_outcome(compare(options, arguments.framing or FRAMINGS, arguments.readers))
 
 
 if __name__ == "__main__":

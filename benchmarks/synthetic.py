@@ -19,7 +19,7 @@ from eventmesh_trio.wire.events import (
 )
 from eventmesh_trio.wire.timestamps import utc_timestamp
 
-__all__ = ["LARGE", "MAKERS", "MEDIUM", "SIZES", "SMALL", "Maker"]
+__all__ = ["LARGE", "MAKERS", "MEDIUM", "SIZES", "SMALL", "TEXT", "Maker", "page_result"]
 
 SMALL: Final = 200
 MEDIUM: Final = 1_400
@@ -49,53 +49,57 @@ def small_event(index: int, _: int, request_id: str) -> Event:
     )
 
 
+def page_result(index: int, total: int, request_id: str, text: str, timestamp: str) -> Result:
+    """The result of a page with that text, all its structs new."""
+    url = f"http://site.example/page/{index}"
+    document = Document(
+        url=url,
+        title=f"Page {index}",
+        markdown=text,
+        text=text,
+        word_count=30,
+        reading_time=1,
+        quality_score=85,
+        extracted_at=timestamp,
+        content_hash=_HASH,
+    )
+    page = PageResult(
+        url=url,
+        status=200,
+        from_cache=False,
+        gate_decision="raw",
+        quality_score=0.85,
+        processing_time_ms=12,
+        document=document,
+        error=None,
+        cache_key="crawl:v1:site:p:0",
+    )
+    return Result(
+        timestamp=timestamp,
+        request_id=request_id,
+        index=index,
+        result=page,
+        progress=CrawlProgress(index + 1, total, 1.0),
+        pipeline_metadata=PipelineMetadata(
+            gate_decision_reason="text ratio 0.6",
+            extraction_method="article",
+            processing_stages=_STAGES,
+        ),
+        url=url,
+        status=200,
+        from_cache=False,
+        gate_decision="raw",
+        quality_score=0.85,
+        processing_time_ms=12,
+        error=None,
+    )
+
+
 def page_event(text: str) -> Maker:
     """Makes results of pages with that text."""
 
     def make(index: int, total: int, request_id: str) -> Event:
-        timestamp = utc_timestamp(time.time())
-        url = f"http://site.example/page/{index}"
-        document = Document(
-            url=url,
-            title=f"Page {index}",
-            markdown=text,
-            text=text,
-            word_count=30,
-            reading_time=1,
-            quality_score=85,
-            extracted_at=timestamp,
-            content_hash=_HASH,
-        )
-        page = PageResult(
-            url=url,
-            status=200,
-            from_cache=False,
-            gate_decision="raw",
-            quality_score=0.85,
-            processing_time_ms=12,
-            document=document,
-            error=None,
-            cache_key="crawl:v1:site:p:0",
-        )
-        return Result(
-            timestamp=timestamp,
-            request_id=request_id,
-            index=index,
-            result=page,
-            progress=CrawlProgress(index + 1, total, 1.0),
-            pipeline_metadata=PipelineMetadata(
-                gate_decision_reason="text ratio 0.6",
-                extraction_method="article",
-                processing_stages=_STAGES,
-            ),
-            url=url,
-            status=200,
-            from_cache=False,
-            gate_decision="raw",
-            quality_score=0.85,
-            processing_time_ms=12,
-            error=None,
-        )
+        return page_result(index, total, request_id, text, utc_timestamp(time.time()))
 
     return make
 

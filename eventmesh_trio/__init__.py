@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from eventmesh_trio.app.config import Config
-    from eventmesh_trio.app.lifespan import Mesh, open_mesh
+    from eventmesh_trio.app.lifespan import open_mesh
     from eventmesh_trio.app.loading import load_config
+    from eventmesh_trio.app.mesh import Mesh
     from eventmesh_trio.client.client import open_client
     from eventmesh_trio.mesh.global_metrics import GlobalStreamingMetrics
     from eventmesh_trio.mesh.lifecycle_events import (
@@ -53,7 +54,7 @@ _HOMES: Final = {
     "GlobalStreamingMetrics": "mesh.global_metrics",
     "LifecycleChannel": "mesh.observers",
     "LifecycleEvent": "mesh.lifecycle_events",
-    "Mesh": "app.lifespan",
+    "Mesh": "app.mesh",
     "ProgressUpdate": "mesh.lifecycle_events",
     "StreamCompleted": "mesh.lifecycle_events",
     "StreamError": "mesh.lifecycle_events",

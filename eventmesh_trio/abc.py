@@ -73,7 +73,10 @@ class Request:
 
     def field(self, name: bytes) -> bytes | None:
         """The value of the first field of that (lower-case) name."""
-        return next((value for key, value in self.fields if key == name), None)
+        for key, value in self.fields:  # no generator: twelve are asked for by each stream
+            if key == name:
+                return value
+        return None
 
 
 class WebSocket(Protocol):
@@ -147,6 +150,13 @@ class Exchange(Protocol):
 
         Raises `ConnectionBroken` (the peer left), `RemoteProtocolError`, `PayloadTooLarge` (over
         the transport's own limit). Cancellation loses nothing.
+        """
+        ...
+
+    def body_nowait(self) -> bytes | None:
+        """All that is left of the request's body, if it has come; None: `receive_some` will tell.
+
+        Raises `PayloadTooLarge` as that does. It takes either all or nothing.
         """
         ...
 

@@ -1,9 +1,7 @@
 """One request as a handler sees it: the exchange, its route's parameters, and how to answer."""
 
-import uuid
 from collections.abc import Callable, Collection, Mapping
-from functools import cached_property
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qsl
 
 import attrs
@@ -16,8 +14,9 @@ from eventmesh_trio.errors import (
     UnsupportedMediaType,
     ValidationError,
 )
-from eventmesh_trio.wire.codec import decode_json, encode_json
+from eventmesh_trio.wire.codec import encode_json
 from eventmesh_trio.wire.headers import cors_fields, parse_identifier
+from eventmesh_trio.wire.identifiers import new_identifier
 from eventmesh_trio.wire.problem import error_body, error_fields, error_status
 
 __all__ = ["Call"]
@@ -27,7 +26,7 @@ _MAX_QUERY_FIELDS: Final = 64
 _PLAIN: Final = (b"", b"identity")
 
 
-@attrs.define(eq=False, slots=False)  # for cached_property
+@attrs.define(eq=False)
 class Call:
     """``origins`` are those that may read responses; empty where CORS is switched off.
 
@@ -39,14 +38,21 @@ class Call:
     origins: Collection[str]
     parameters: Mapping[str, str] = attrs.field(factory=dict)
     before_end: Callable[[], None] = lambda: None
+    _query: Mapping[str, str] | None = attrs.field(default=None, init=False)
+    _request_id: str | None = attrs.field(default=None, init=False)
 
-    @cached_property
+    @property
     def query(self) -> Mapping[str, str]:
         """The query's fields; of a repeated one the last.
 
         Raises:
           ValidationError: more than 64 of them.
         """
+        if self._query is None:
+            self._query = self._read_query() if self.exchange.request.query else {}
+        return self._query
+
+    def _read_query(self) -> Mapping[str, str]:
         text = self.exchange.request.query.decode("latin-1")
         try:
             pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS)
@@ -54,13 +60,15 @@ class Call:
             raise ValidationError(f"the query has more than {_MAX_QUERY_FIELDS} fields") from None
         return dict(pairs)
 
-    @cached_property
+    @property
     def request_id(self) -> str:
         """``X-Request-ID``, or one made here. Raises `ValidationError` for a malformed one."""
-        given = self.exchange.request.field(b"x-request-id")
-        if given is None:
-            return f"req-{uuid.uuid4()}"
-        return parse_identifier(given, "X-Request-ID")
+        if self._request_id is None:
+            given = self.exchange.request.field(b"x-request-id")
+            self._request_id = (
+                new_identifier("req") if given is None else parse_identifier(given, "X-Request-ID")
+            )
+        return self._request_id
 
     @property
     def last_event_id(self) -> str | None:
@@ -81,12 +89,8 @@ class Call:
         """Response fields: CORS, and ``more``."""
         return [*more, *cors_fields(self.origin, self.origins)]
 
-    async def read_json(self, max_body_bytes: int) -> Any:
-        """Read the whole body as JSON.
-
-        Raises:
-          UnsupportedMediaType, PayloadTooLarge, ValidationError; and what `receive_some` raises.
-        """
+    def require_json(self) -> None:
+        """Raises `UnsupportedMediaType`: the body is no plain JSON, by what its fields say."""
         media_type = self.exchange.request.field(b"content-type") or b"application/json"
         name = media_type.partition(b";")[0].strip().lower()
         if name != b"application/json" and not name.endswith(b"+json"):
@@ -97,6 +101,9 @@ class Call:
                     "send the body as it is, without a Content-Encoding",
                     accept_encoding="identity",
                 )
+
+    async def read_body(self, max_body_bytes: int) -> bytes:
+        """Read the whole body. Raises `PayloadTooLarge`, and what `receive_some` raises."""
         pieces: list[bytes] = []
         size = 0
         while piece := await self.exchange.receive_some():
@@ -104,7 +111,7 @@ class Call:
             if size > max_body_bytes:
                 raise PayloadTooLarge(f"the body is over {max_body_bytes} bytes")
             pieces.append(piece)
-        return decode_json(b"".join(pieces))
+        return b"".join(pieces)
 
     async def send_json(self, body: object, status: int = 200, fields: Fields = ()) -> None:
         await self.exchange.send_response(
@@ -116,7 +123,7 @@ class Call:
         try:
             request_id = self.request_id
         except ValidationError:
-            request_id = f"req-{uuid.uuid4()}"
+            request_id = new_identifier("req")
         fields = [*error_fields(error), (b"x-request-id", request_id.encode())]
         await self.exchange.send_response(
             error_status(error), self.fields(*fields), error_body(error, request_id)

@@ -6,7 +6,7 @@ from typing import Final
 from eventmesh_trio.abc import Exchange
 from eventmesh_trio.app import documents, handlers, sockets
 from eventmesh_trio.app.calls import Call
-from eventmesh_trio.app.lifespan import Mesh
+from eventmesh_trio.app.mesh import Mesh
 from eventmesh_trio.app.routes import API_PREFIX, Route, RouteTable
 from eventmesh_trio.errors import RequestError
 from eventmesh_trio.wire.headers import preflight_fields

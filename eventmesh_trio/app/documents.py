@@ -3,7 +3,7 @@
 from typing import Final
 
 from eventmesh_trio.app.calls import Call
-from eventmesh_trio.app.lifespan import Mesh
+from eventmesh_trio.app.mesh import Mesh
 from eventmesh_trio.app.observability import CONTENT_TYPE
 from eventmesh_trio.app.openapi import openapi_document
 from eventmesh_trio.errors import OverloadedError

@@ -1,14 +1,20 @@
 """A run as the program that embeds a mesh holds it: its events, and its controls."""
 
+import uuid
+
 import attrs
 import trio
 
-from eventmesh_trio.mesh.reader import SubscriberStatistics
+from eventmesh_trio.app.readers import reader_spec
+from eventmesh_trio.app.stream_config import StreamConfig
+from eventmesh_trio.mesh.reader import ReaderSpec, SubscriberStatistics
 from eventmesh_trio.mesh.run import Run
 from eventmesh_trio.mesh.subscriber import Subscriber
+from eventmesh_trio.wire.encoders import HTTPEncoder
 from eventmesh_trio.wire.events import Event
+from eventmesh_trio.wire.headers import ReaderWishes
 
-__all__ = ["EmbeddedStream"]
+__all__ = ["EmbeddedStream", "embedded_spec"]
 
 
 @attrs.define(eq=False)
@@ -47,3 +53,18 @@ class EmbeddedStream:
             self.subscriber.first_byte((trio.current_time() - self._begun_at) * 1000)
             self._begun_at = None
         return event
+
+
+def embedded_spec(config: StreamConfig, request_id: str) -> ReaderSpec:
+    """The reader of one run within this program."""
+    encoder = HTTPEncoder("ndjson")
+    spec = reader_spec(
+        config,
+        ReaderWishes(),
+        protocol="ndjson",
+        encoder_for=lambda _: encoder,
+        until="run",
+        request_id=request_id,
+        connection_id=f"conn-{uuid.uuid4().hex}",
+    )
+    return attrs.evolve(spec, protocol="channel")

@@ -27,7 +27,7 @@ from eventmesh_trio.app.explanation import (
     Request,
     Robots,
 )
-from eventmesh_trio.app.lifespan import Mesh
+from eventmesh_trio.app.mesh import Mesh
 from eventmesh_trio.errors import BlockedAddress, EventMeshError
 from eventmesh_trio.pipeline.caching.shelf import store_key
 from eventmesh_trio.pipeline.crawl import CrawlJob

@@ -17,7 +17,7 @@ from typing import Any, Final
 import trio
 from hypercorn.protocol import ws_stream
 
-from eventmesh_trio.app.lifespan import Mesh
+from eventmesh_trio.app.mesh import Mesh
 from eventmesh_trio.transport.hosted import HostedConnection, HostedDeflate
 from eventmesh_trio.transport.limits import TransportLimits
 

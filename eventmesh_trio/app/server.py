@@ -12,7 +12,8 @@ import trio
 
 from eventmesh_trio.app.config import Config
 from eventmesh_trio.app.dispatch import Application
-from eventmesh_trio.app.lifespan import Mesh, open_mesh
+from eventmesh_trio.app.lifespan import open_mesh
+from eventmesh_trio.app.mesh import Mesh
 from eventmesh_trio.errors import ConfigError
 from eventmesh_trio.transport.listeners import open_listeners, parse_bind, serve_listeners
 

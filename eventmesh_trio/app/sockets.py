@@ -4,7 +4,6 @@ One task reads commands and posts replies to the subscriber; `deliver_messages` 
 """
 
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -15,7 +14,7 @@ import trio
 from eventmesh_trio.abc import Encoder, WebSocket
 from eventmesh_trio.app.calls import Call
 from eventmesh_trio.app.delivery import deliver_messages
-from eventmesh_trio.app.lifespan import Mesh
+from eventmesh_trio.app.mesh import Mesh
 from eventmesh_trio.app.readers import reader_spec
 from eventmesh_trio.errors import (
     ConflictError,
@@ -36,6 +35,7 @@ from eventmesh_trio.wire.dialects import Dialect
 from eventmesh_trio.wire.encoders import MessageFraming
 from eventmesh_trio.wire.errors import error_info
 from eventmesh_trio.wire.headers import is_allowed_origin, parse_identifier, parse_wishes
+from eventmesh_trio.wire.identifiers import new_identifier
 from eventmesh_trio.wire.negotiation import message_encoder
 from eventmesh_trio.wire.timestamps import utc_timestamp
 from eventmesh_trio.wire.websocket import encode_frame
@@ -172,7 +172,7 @@ class _Connection:
         self._start(command, partial(self.mesh.start_search, self.session, request))
 
     def _start(self, command: Command, start: Callable[..., tuple[Run, Subscriber | None]]) -> None:
-        request_id = command.request_id or f"req-{uuid.uuid4()}"
+        request_id = command.request_id or new_identifier("req")
         run = self.session.runs.get(request_id)
         if run is not None and run.live:
             raise ConflictError("a run with this id is live")

@@ -9,7 +9,7 @@ import attrs
 from eventmesh_trio.abc import Fields
 from eventmesh_trio.app.calls import Call
 from eventmesh_trio.app.delivery import deliver
-from eventmesh_trio.app.lifespan import Mesh
+from eventmesh_trio.app.mesh import Mesh
 from eventmesh_trio.app.readers import reader_spec
 from eventmesh_trio.errors import ConnectionBroken, StreamingError, bare
 from eventmesh_trio.mesh.reader import ReaderSpec
@@ -68,21 +68,20 @@ class HTTPStream:
             mesh, call, wishes, encoder, gzip_size(wishes.max_memory_bytes) if wants_gzip else None
         )
 
-    def reader_spec(self) -> ReaderSpec:
-        """What the headers and the settings make of the reader."""
-        spec = reader_spec(
+    def reader_spec(self, request_id: str | None = None) -> ReaderSpec:
+        """What the headers and the settings make of the reader; None: of all of its session."""
+        taken = 0 if self.gzip is None else self.gzip.memory_bytes
+        return reader_spec(
             self.mesh.config.stream,
             self.wishes,
             protocol=self.encoder.framing,
             encoder_for=lambda _: self.encoder,
-            until="idle",
+            until="idle" if request_id is None else "run",
+            request_id=request_id,
             connection_id=self.call.exchange.request.connection_id,
             requested_at=self.call.exchange.request.received_at,
+            coder_bytes=taken,
         )
-        if self.gzip is None:
-            return spec
-        taken = self.gzip.memory_bytes
-        return attrs.evolve(spec, batch_bytes=spec.batch_bytes - taken, coder_bytes=taken)
 
     async def send_head(self, session: Session) -> None:
         """Answer HEAD. Not a reader: it would take over a place held for one, and read nothing."""
@@ -128,10 +127,10 @@ class HTTPStream:
 
     def _head_fields(self, session: Session, subscriber: Subscriber) -> Fields:
         """All response fields. Held by nobody: a stream may live for hours after them."""
-        statistics = subscriber.statistics()
+        used, capacity = subscriber.window
         fields = self._fields(
-            capacity=statistics.capacity,
-            used=statistics.used,
+            capacity=capacity,
+            used=used,
             session_id=session.session_id,
             request_id=subscriber.spec.request_id or self.call.request_id,
         )

@@ -7,11 +7,11 @@ What an only reader has taken is kept as the very bytes that were written to it,
 small and can be read back from them: one object for a batch instead of dozens for each event, which
 then are made anew in memory that is still in the cache. That reader costs 0.3 us an event less.
 Where it takes full batches, the next ones are made like that as soon as they are full, before it
-asks for them.
+asks for them; it is handed as many of them at once as its socket takes.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, zip_longest
 from typing import Final
 
@@ -19,7 +19,8 @@ from msgspec import UNSET, Struct
 
 from eventmesh_trio.abc import Encoder
 from eventmesh_trio.mesh.flow import Track
-from eventmesh_trio.mesh.shares import Shares
+from eventmesh_trio.mesh.reader import Batch
+from eventmesh_trio.mesh.shares import Shares, Step
 from eventmesh_trio.wire.encoders import EncodedBatch
 from eventmesh_trio.wire.events import PERSONAL, Event, Result, SearchResult, SearchResults
 
@@ -38,9 +39,8 @@ def weigh(event: Event) -> int:
     """Estimate the bytes of an event by the lengths of its main texts; O(1)."""
     if isinstance(event, Result):
         page = event.result
-        if page is UNSET or page.document is None:
+        if page is UNSET or (document := page.document) is None:
             return _BASE_WEIGHT
-        document = page.document
         weight = _BASE_WEIGHT + len(document.text) + len(document.markdown)
         if document.links or document.images:
             weight += (len(document.links) + len(document.images)) * _LINK_WEIGHT
@@ -97,7 +97,7 @@ class Archive:
         self.shares = Shares()
         self._personal: list[int] = []  # sequence numbers of the `PERSONAL` ones
         self._press: _Press | None = None
-        self._swellings: dict[Encoder, float] = {}  # encoded bytes for each of weight, lately
+        self._swelling = _LEAST_SWELLING  # encoded bytes for each of weight, in the last batch
         self._forgotten_bytes = 0  # the weight of all before ``first``
         self._form_bytes = 0  # of encoded forms
         self._look_at = 0  # the log looks at what is kept when an event takes the total above this
@@ -216,6 +216,45 @@ class Archive:
             self._press = _Press(encoder, room, follows) if full else None
         return batch.data, batch.taken, batch.shown, follows <= stop
 
+    def next_step(
+        self, encoder: Encoder, start: int, most: int, room: int, on_top: Callable[[], int]
+    ) -> Step | None:
+        """What begins there: a batch as another reader took it, or what was made ahead for one.
+
+        Args:
+          most: how many events it may have, and ``room`` how many bytes.
+          on_top: how many bytes more it may have; asked only where that would help.
+        """
+        if self.shares.steps:
+            step = self.shares.steps.get((encoder, start))
+            if step is None or step.taken > most:
+                return None
+            nbytes = step.batch.nbytes
+            return step if nbytes <= room or nbytes <= room + on_top() else None
+        press = self._press
+        if press is None or not max(self._first, self._turns[-1]) <= start < press.start:
+            return None
+        pieces: list[bytes] = []
+        nbytes, follows = 0, start
+        while follows < press.start:
+            block = self._events[follows - self._first]
+            if not isinstance(block, _Frozen) or block.first != follows:
+                break
+            if block.encoder is not encoder and block.encoder != encoder:
+                break
+            if len(pieces) == 1:
+                room += on_top()
+            if nbytes + len(block.data) > room or follows + block.count - start > most:
+                break
+            pieces.append(block.data)
+            nbytes += len(block.data)
+            follows += block.count
+        if not pieces:
+            return None
+        weight = self.weight(start, follows - 1)
+        batch = Batch(pieces, follows - start, nbytes)
+        return Step(start, follows - start, weight, self._writers[-1], batch)
+
     def _made(
         self, encoder: Encoder, start: int, stop: int, room: int, *, must: bool
     ) -> EncodedBatch | None:
@@ -238,10 +277,9 @@ class Archive:
         and no longer when the reader's turn comes. An event costs 0.6 us less (SSE: 6.2).
         """
         newest = self._first + len(self._events) - 1
-        swelling = self._swellings[press.encoder]
         while (
             self._first <= press.start <= newest
-            and self.weight(press.start, newest) * swelling > press.room
+            and self.weight(press.start, newest) * self._swelling > press.room
             and self._plain_until(press.start, newest) == newest
         ):
             batch = self._encode_batch(press.encoder, press.start, newest, press.room)
@@ -255,15 +293,14 @@ class Archive:
         """What fits of the events from ``start`` to ``stop``, at least one; none is personal."""
         low, high = start - self._first, stop + 1 - self._first
         # What will fit is known when it is encoded; the last batch tells about how much to try.
-        swelling = self._swellings.get(encoder, _LEAST_SWELLING)
         before = self._total(start - 1)
-        likely = bisect_right(self._totals, before + room / swelling, low, high)
+        likely = bisect_right(self._totals, before + room / self._swelling, low, high)
         batch = encoder.encode_batch(
             self._thawed(start, max(start, likely + self._first - 1)), room
         )
         if batch.data:
             written = self._totals[low + batch.taken - 1] - before
-            self._swellings[encoder] = len(batch.data) / written
+            self._swelling = len(batch.data) / written
         return batch
 
     def _freeze(self, encoder: Encoder, start: int, batch: EncodedBatch) -> None:

@@ -50,8 +50,9 @@ class MemoryBudget:
             self._look_at = self.used + self.max_bytes / _RELIEF_STEPS
             if self._relieve is not None:
                 self._relieve()
-        if not self.exceeded:
+        if self.used <= self.max_bytes:
             self._look_at = self.max_bytes
-            waiting, self.waiting = self.waiting, {}
-            for lot in waiting:
-                lot.unpark_all()
+            if self.waiting:
+                waiting, self.waiting = self.waiting, {}
+                for lot in waiting:
+                    lot.unpark_all()

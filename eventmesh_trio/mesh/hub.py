@@ -4,7 +4,6 @@ The janitor waits for time on behalf of sessions: it cancels runs that lingered 
 reader, and forgets sessions that were kept long enough for replay. For readers `Alarms` does.
 """
 
-import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from math import inf
@@ -26,6 +25,7 @@ from eventmesh_trio.mesh.run import Run
 from eventmesh_trio.mesh.session import ABANDONED, Session
 from eventmesh_trio.mesh.subscriber import Subscriber
 from eventmesh_trio.wire.events import Event
+from eventmesh_trio.wire.identifiers import new_identifier
 
 __all__ = ["SHUTDOWN", "Hub", "open_hub"]
 
@@ -113,7 +113,7 @@ class Hub:
                 )
             self._forget(oldest)
         chosen = session_id is not None
-        session = Session(session_id or f"session-{uuid.uuid4()}", chosen=chosen, keeper=self)
+        session = Session(session_id or new_identifier("session"), chosen=chosen, keeper=self)
         self._sessions[session.session_id] = session
         self.rest(session)  # until something begins in it
         return session
@@ -319,7 +319,12 @@ class Hub:
     def _leave_no_timer(self) -> None:
         """Where the janitor waits for nothing any more, its nap has no deadline left."""
         if not (self._lingering or self._unused or self._resting):
-            self._nap.deadline = self.census.next_judgement
+            self._set_nap(self.census.next_judgement)
+
+    def _set_nap(self, deadline: float) -> None:
+        # To set what it is already takes 2 us, and each stream would do it three times.
+        if deadline != self._nap.deadline:
+            self._nap.deadline = deadline
 
     def _forget(self, session: Session) -> None:
         self._unrest(session)
@@ -337,7 +342,7 @@ class Hub:
 
     def _due(self, seconds: float) -> float:
         due = trio.current_time() + seconds
-        self._nap.deadline = min(self._nap.deadline, due)
+        self._set_nap(min(self._nap.deadline, due))
         return due
 
     async def tidy(self) -> None:
@@ -377,4 +382,4 @@ class Hub:
         """Wake the readers, so that they tell their clients, and judge again in a while."""
         for session in self._sessions.values():
             session.log.wake_all()
-        self._nap.deadline = min(self._nap.deadline, self.census.next_judgement)
+        self._set_nap(min(self._nap.deadline, self.census.next_judgement))

@@ -227,9 +227,11 @@ class EventLog(Archive):
         # A reader that may lose events would find batches that are made only in part its own.
         if self._press is not None and self.readers + track.readers == 1 == len(self._places):
             self._make_batches(self._press)
-        if self.kept_bytes > self._trim_at:
+        kept_bytes = self.kept_bytes
+        if kept_bytes > self._trim_at:
             self._trim()
-        self._charge(self.kept_bytes)
+            kept_bytes = self.kept_bytes
+        self._charge(kept_bytes)
 
     def _charge(self, nbytes: int) -> None:
         change, self._charged_bytes = nbytes - self._charged_bytes, nbytes

@@ -105,8 +105,7 @@ class Run:
             deadline=inf if timeout_seconds is None else trio.current_time() + timeout_seconds
         )
         self._work: trio.CancelScope | None = None
-        self._gate = trio.Event()
-        self._gate.set()
+        self._gate: trio.Event | None = None  # what the work waits for while it is paused
         self._time_left = inf
         self._ended = trio.Event()
         self._shown: tuple[int, float, Progress | None] = (-1, -inf, None)
@@ -212,7 +211,9 @@ class Run:
         if self._outer.cancel_called or not self._lifecycle.apply(Command.RESUME):
             return False
         self._outer.deadline = trio.current_time() + self._time_left
-        self._gate.set()
+        if self._gate is not None:
+            self._gate.set()
+            self._gate = None
         return True
 
     def cancel(self, reason: str | None = None) -> bool:
@@ -259,7 +260,8 @@ class Run:
         publisher = RunPublisher(self._log, self.track, self._limits)
         await trio.lowlevel.checkpoint()
         while not job.done:
-            await self._gate.wait()
+            if self._gate is not None:
+                await self._gate.wait()
             with trio.CancelScope() as work:
                 self._work = work
                 if self.state is State.PAUSED:  # between the gate and here

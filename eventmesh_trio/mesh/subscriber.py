@@ -1,7 +1,8 @@
 """`Subscriber`: one reader of a session: a cursor into its log, a window, and what is its own.
 
 It is the only thing that stands both in the tree of runs and in that of connections, and
-everything of it but receiving is synchronous. A writer loops: `receive_batch`, write, `sent`.
+everything of it but receiving is synchronous: its `Position` in the log, its `Asides`, and the
+`Gathering` of both into batches. A writer loops: `receive_batch`, write, `sent`.
 """
 
 from collections import deque
@@ -13,6 +14,7 @@ import trio
 
 from eventmesh_trio.errors import BackpressureExceeded, BufferOverflow, StreamingError
 from eventmesh_trio.mesh.alarms import Alarm, Alarms
+from eventmesh_trio.mesh.asides import Asides
 from eventmesh_trio.mesh.census import Census
 from eventmesh_trio.mesh.first_bytes import FirstBytes
 from eventmesh_trio.mesh.flow import Place, Track
@@ -20,6 +22,7 @@ from eventmesh_trio.mesh.gathering import Gathering
 from eventmesh_trio.mesh.limits import MeshLimits
 from eventmesh_trio.mesh.log import EventLog
 from eventmesh_trio.mesh.outlet import EncodedOutlet, EventOutlet, Outlet
+from eventmesh_trio.mesh.position import Position
 from eventmesh_trio.mesh.reader import (
     Batch,
     OverflowStrategy,
@@ -27,6 +30,7 @@ from eventmesh_trio.mesh.reader import (
     StreamProtocol,
     SubscriberStatistics,
 )
+from eventmesh_trio.mesh.vitals import Vitals
 from eventmesh_trio.wire.events import Event, Gap
 
 __all__ = ["Batch", "Home", "OverflowStrategy", "ReaderSpec", "Subscriber", "SubscriberStatistics"]
@@ -75,14 +79,14 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
     __slots__ = (
         "__weakref__",
         "_alarm",
+        "_asides",
         "_closed",
         "_failure",
         "_gathering",
         "_home",
-        "_log",
+        "_position",
         "_ready",
         "_task",
-        "_track",
         "_writing",
         "spec",
     )
@@ -92,31 +96,30 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
     ) -> None:
         self.spec = spec
         self._home = home
-        self._log = home.log
-        self._track = track
-        self._gathering = Gathering(
-            home.log,
+        limits, census = home.limits, home.census
+        vitals = Vitals(spec, limits.warning_seconds)
+        self._position = Position(home.log, track, vitals, after=after, lossless=spec.lossless)
+        self._asides = Asides(
+            self._position,
             spec,
-            track,
-            after=after,
-            gap=gap,
+            census,
             session_id=home.session_id,
-            limits=home.limits,
-            census=home.census,
+            notice_queue=limits.notice_queue,
         )
+        self._gathering = Gathering(self._position, self._asides, spec, limits, census, gap)
         if spec.lossless:
-            self._gathering.hold(self)
+            self._position.hold(self, limits.window_bytes)
         self._ready: deque[Event] | None = None
         self._task: trio.lowlevel.Task | None = None
         self._alarm: Alarm | None = None
         self._closed = False
         self._failure: StreamingError | None = None
         self._writing: trio.CancelScope | None = None
-        home.census.stream_opened(self)
+        census.stream_opened(self)
 
     def note_opening(self) -> None:
         """Take what the log holds now as there before this reader. For `Hub.start_run`, once."""
-        self._gathering.note_opening()
+        self._position.note_opening()
 
     # --- Receiving ----------------------------------------------------------------------------
 
@@ -140,7 +143,7 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         """
         if self._ready:
             raise RuntimeError("a reader receives either events or batches, not both")
-        self._gathering.settle()
+        self._position.settle()
         while True:
             self._check_open()
             crowded = self._gathering.is_crowded()
@@ -158,7 +161,7 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
             if batch is not None:
                 return batch
             room = self._gathering.room(writable) if crowded else self.spec.batch_bytes
-            outlet = EncodedOutlet(self._log, self.spec.encoder_for, room)
+            outlet = EncodedOutlet(self._position.log, self.spec.encoder_for, room)
             self._gather(outlet)
             if outlet.items:
                 asked = self._gathering.first_bytes
@@ -169,7 +172,7 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
                 return batch
             if self._gathering.ended():
                 raise trio.EndOfChannel
-            self._gathering.settle()  # what was passed over without a word: other runs' events
+            self._position.settle()  # what was passed over without a word: other runs' events
 
     async def receive(self) -> Event:
         """The next event: as `receive_batch`, unencoded, logged ones with their ``id``.
@@ -187,18 +190,18 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
                 else:
                     await trio.lowlevel.checkpoint()
                 self._check_open()
-                outlet = EventOutlet(self._log)
+                outlet = EventOutlet(self._position.log)
                 self._gather(outlet)
                 self._ready = deque(outlet.items)
             if self._ready:
                 event = self._ready.popleft()
                 self._gathering.count(1, 0)
                 if not self._ready:
-                    self._gathering.settle()
+                    self._position.settle()
                 return event
             if self._gathering.ended():
                 raise trio.EndOfChannel
-            self._gathering.settle()
+            self._position.settle()
 
     def _gather(self, outlet: Outlet[T]) -> None:
         try:
@@ -223,21 +226,21 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._task = None
-            self._log.sleepers.pop(self, None)
+            self._position.log.sleepers.pop(self, None)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        self._log.sleepers[self] = None
+        self._position.log.sleepers[self] = None
         self._task = trio.lowlevel.current_task()
-        alarm, gathering = self._alarm, self._gathering
-        if alarm is None or alarm.sleeper is None or alarm.due > gathering.calm_until:
-            self._alarm = self._home.alarms.set(self, gathering.next_due(), alarm)
+        alarm, asides = self._alarm, self._asides
+        if alarm is None or alarm.sleeper is None or alarm.due > asides.calm_until:
+            self._alarm = self._home.alarms.set(self, asides.next_due(), alarm)
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def wake(self) -> None:
         """Let a receiver look again. Idempotent; for the log, the alarms and the hub."""
         task, self._task = self._task, None
         if task is not None:
-            self._log.sleepers.pop(self, None)
+            self._position.log.sleepers.pop(self, None)
             trio.lowlevel.reschedule(task)
 
     # --- What the writer tells --------------------------------------------------------------------
@@ -246,11 +249,11 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         """Report that the batch was written: it is read now, and its window is free."""
         self._gathering.note_written(events, nbytes, seconds)
         if not self._closed and self._failure is None:
-            self._gathering.advance()
+            self._position.advance()
 
     def first_byte(self, ttfb_ms: float) -> None:
         """Report the time to first byte, which this reader's summary will state."""
-        self._gathering.vitals.ttfb_ms = ttfb_ms
+        self._position.vitals.ttfb_ms = ttfb_ms
 
     def note_asked(self, request_id: str, at: float) -> None:
         """Report when the client asked for a run on this connection (`trio.current_time`).
@@ -272,33 +275,33 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
             `wait_notice_room` has returned.
           trio.ClosedResourceError: the subscriber is closed or cut off.
         """
-        self._gathering.notices.post_nowait(notice)
+        self._asides.notices.post_nowait(notice)
         self.wake()
 
     async def wait_notice_room(self) -> None:
         """Return when `post_nowait` may succeed, or when the subscriber is closed or cut off."""
-        await self._gathering.notices.wait_room()
+        await self._asides.notices.wait_room()
 
     # --- State and end -------------------------------------------------------------------------
 
     @property
     def last_event_id(self) -> str | None:
         """The id up to which everything was read; None before the first event."""
-        return self._log.id_of(self.read_seq) if self.read_seq else None
+        return self._position.log.id_of(self.read_seq) if self.read_seq else None
 
     @property
     def read_seq(self) -> int:
         """The sequence number up to which everything was read."""
-        return self._gathering.read_seq
+        return self._position.read_seq
 
     @property
     def place(self) -> Place | None:
         """How far runs wait for this reader; None: it is not lossless, or gave it away."""
-        return self._gathering.place
+        return self._position.place
 
     def give_place(self) -> Place | None:
         """Part with the place: it is dropped, or held for who resumes. For the session."""
-        place, self._gathering.place = self._gathering.place, None
+        place, self._position.place = self._position.place, None
         return place
 
     @property
@@ -309,7 +312,7 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
     @property
     def track(self) -> Track | None:
         """The one run that this reader follows; None: all of the session."""
-        return self._track
+        return self._position.track
 
     @property
     def protocol(self) -> StreamProtocol:
@@ -319,11 +322,16 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
     @property
     def utilization(self) -> float:
         """The use of the window, 0-1."""
-        return self._gathering.utilization
+        return self._position.utilization
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """How many events of the window are used, and its capacity: of `statistics` the start."""
+        return self._position.used(), self._position.vitals.window.capacity
 
     def statistics(self) -> SubscriberStatistics:
         """How this reader fares at this moment."""
-        return self._gathering.statistics()
+        return self._asides.statistics()
 
     def end_when_idle(self) -> None:
         """End a channel that would never end when no run is live: the server is draining."""
@@ -347,8 +355,10 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         For the session, when its first run begins and its last one ends.
         """
         if self._writing is not None:
-            due = trio.current_time() + self.spec.max_idle_seconds
-            self._writing.deadline = inf if self._log.live_tracks else due
+            live = bool(self._position.log.live_tracks)
+            due = inf if live else trio.current_time() + self.spec.max_idle_seconds
+            if due != self._writing.deadline:  # to set what it is already takes 2 us
+                self._writing.deadline = due
 
     def cut_off(self, error: StreamingError) -> None:
         """Detach the reader; receiving raises ``error``. For publishers and the log."""
@@ -383,5 +393,5 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         self._home.alarms.forget(self._alarm)
         self._home.leave(self, keep_place=keep_place and self.spec.lossless)
         self.wake()
-        self._gathering.notices.close()
+        self._asides.notices.close()
         self._writing = None

@@ -27,7 +27,6 @@ class DynamicBuffer:
 
     __slots__ = (
         "_adaptive",
-        "_capacity",
         "_growth",
         "_impeded",
         "_max",
@@ -36,6 +35,7 @@ class DynamicBuffer:
         "_shrink",
         "_warning_events",
         "_writes",
+        "capacity",
         "resizes",
         "threshold",
     )
@@ -57,7 +57,8 @@ class DynamicBuffer:
         self._shrink = shrink_factor
         self._adaptive = adaptive
         self._warning_events = warning_events
-        self._capacity = min(max(capacity, min_capacity), max_capacity)
+        self.capacity = min(max(capacity, min_capacity), max_capacity)
+        """How many events the reader may lag now."""
         self._passed = 0
         self._impeded = 0
         self._writes = 0
@@ -65,12 +66,8 @@ class DynamicBuffer:
         self.threshold = self._find_threshold()
         """`warning_threshold` of the present capacity, or ``warning_events`` if that is less."""
 
-    @property
-    def capacity(self) -> int:
-        return self._capacity
-
     def _find_threshold(self) -> int:
-        threshold = warning_threshold(self._capacity)
+        threshold = warning_threshold(self.capacity)
         return min(threshold, self._warning_events) if self._warning_events else threshold
 
     def record(self, passed: int, impeded: int, *, slow: bool) -> bool:
@@ -84,15 +81,15 @@ class DynamicBuffer:
         self._passed += passed
         self._impeded += impeded
         self._writes += 1
-        if self._passed < self._capacity and not (slow and self._writes >= _SLOW_WRITES):
+        if self._passed < self.capacity and not (slow and self._writes >= _SLOW_WRITES):
             return False
-        before = self._capacity
+        before = self.capacity
         if self._adaptive and slow:
-            self._capacity = max(self._min, ceil(before * self._shrink))
+            self.capacity = max(self._min, ceil(before * self._shrink))
         elif self._adaptive and self._impeded * 100 > self._passed:
-            self._capacity = min(self._max, ceil(before * self._growth))
+            self.capacity = min(self._max, ceil(before * self._growth))
         self._passed = self._impeded = self._writes = 0
-        if self._capacity == before:
+        if self.capacity == before:
             return False
         self.resizes += 1
         self.threshold = self._find_threshold()

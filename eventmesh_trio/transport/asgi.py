@@ -137,6 +137,9 @@ class _ASGIExchange:
 
     # --- the request's body -------------------------------------------------------------------
 
+    def body_nowait(self) -> bytes | None:
+        return None  # messages come from a task of the server's: what has come is not known
+
     async def receive_some(self) -> bytes:
         length = self.request.field(b"content-length") or b""
         if length.isdigit() and int(length) > self._limits.max_body_bytes:

@@ -104,6 +104,15 @@ class HTTPExchange:
                 raise ConnectionBroken("the client left before its request was complete")
             fresh = True
 
+    def body_nowait(self) -> bytes | None:
+        if not self._wire.has_whole_body:
+            return None
+        pieces = []
+        while piece := self._wire.next_body(self._limits.max_body_bytes - self._body_taken):
+            self._body_taken += len(piece)
+            pieces.append(piece)
+        return b"".join(pieces)
+
     async def _read_body(self) -> bytes:
         began = trio.current_time()
         with trio.move_on_after(self._body_seconds_left) as scope:
@@ -140,7 +149,8 @@ class HTTPExchange:
 
     async def start_response(self, status: int, fields: Fields) -> None:
         self._held = self._head(status, fields)
-        await trio.lowlevel.checkpoint()
+        # No full checkpoint: the head is not written yet, and the write is one.
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     async def send_some(self, *pieces: bytes) -> None:
         if self._wire.can_answer or self._ended:

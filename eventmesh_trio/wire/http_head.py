@@ -107,6 +107,8 @@ def validate_head(request: h11.Request) -> Head:
 
 def decode_path(raw: bytes) -> str:
     """Percent-decode a path, but for an encoded "/": it separates nothing (RFC 3986, 2.2)."""
+    if b"%" not in raw:
+        return raw.decode("latin-1")
     return unquote(_ENCODED_SLASH.sub(rb"%25\1", raw).decode("latin-1"))
 
 
@@ -145,7 +147,7 @@ def _split_target(method: bytes, target: bytes) -> tuple[bytes | None, str, byte
         if not host or not port or not _is_authority(target):
             raise RemoteProtocolError("the request target is malformed")
         raise RemoteProtocolError("this server is no proxy", status_hint=501)
-    if absolute := _ABSOLUTE.fullmatch(target):
+    if not target.startswith(b"/") and (absolute := _ABSOLUTE.fullmatch(target)):
         authority, target = absolute[1], absolute[2]
         if authority[:1] in (b"", b":") or not _is_authority(authority):
             raise RemoteProtocolError("the request target's authority is malformed")

@@ -1,6 +1,7 @@
 """What a log encodes ahead for its only reader: nobody can tell but by the time it takes."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import hypothesis.strategies as st
 from hypothesis import given
@@ -59,6 +60,14 @@ def read(log: EventLog, encoder: CountingEncoder, start: int, room: int = ROOM) 
         _, taken, _, _ = log.joined(encoder, start, log.top, room, must=True)
         sizes.append(taken)
         start += taken
+    return sizes
+
+
+def read_some(log: EventLog, encoder: CountingEncoder, start: int, batches: int) -> list[int]:
+    """Take so many batches; how many events each had."""
+    sizes: list[int] = []
+    for _ in range(batches):
+        sizes.append(log.joined(encoder, start + sum(sizes), log.top, ROOM, must=True)[1])
     return sizes
 
 
@@ -136,6 +145,30 @@ def test_who_comes_into_the_middle_of_a_batch_is_given_it_from_there() -> None:
     ]
 
 
+def test_what_was_made_ahead_is_handed_out_together_as_far_as_there_is_room_at_once() -> None:
+    log, track, encoder, first = a_full_log()
+    fill(log, track, 200)
+    start = first + 1 + sum(read_some(log, encoder, first + 1, 2))
+    made = encoder.made
+    asked = []
+
+    def on_top(nbytes: int) -> int:
+        asked.append(nbytes)
+        return nbytes
+
+    single = log.next_step(encoder, start, 1000, ROOM, partial(on_top, 0))
+    several = log.next_step(encoder, start, 1000, ROOM, partial(on_top, 2 * ROOM))
+    few = log.next_step(encoder, start, 2 * first, ROOM, partial(on_top, 2 * ROOM))
+    assert single is not None
+    assert several is not None
+    assert few is not None
+    assert [len(step.batch.pieces) for step in (single, several, few)] == [1, 3, 2]
+    assert several.taken > 2 * single.taken
+    assert set(asked) == {0, 2 * ROOM}
+    assert log.next_step(encoder, start, 1000, 100, partial(on_top, 2 * ROOM)) is None
+    assert encoder.made == made
+
+
 def test_a_batch_made_ahead_waits_for_one_in_which_it_has_room() -> None:
     log, track, encoder, first = a_full_log()
     fill(log, track, 100)
@@ -150,18 +183,34 @@ RUN = st.tuples(st.just("publish"), st.integers(1, 80), st.integers(0, 1))
 TAKE = st.tuples(
     st.just("take"), st.sampled_from([1, 3000, ROOM, 3 * ROOM]), st.integers(1, 200), st.booleans()
 )
+STEP = st.tuples(
+    st.just("step"),
+    st.sampled_from([3000, ROOM, 3 * ROOM]),
+    st.sampled_from([0, ROOM, 3 * ROOM]),
+    st.integers(1, 200),
+)
+CROWDED = [  # what makes batches ahead and takes them is rarely found by chance
+    ("publish", 80, 0),
+    ("take", ROOM, 200, True),
+    ("publish", 80, 0),
+    ("step", ROOM, ROOM, 200),
+]
 STEPS = st.lists(
     st.one_of(
-        RUN,
-        TAKE,
-        TAKE,
-        st.tuples(st.just("personal")),
-        st.tuples(st.just("again"), st.integers(1, 60)),
-        st.tuples(st.just("share")),
-        st.tuples(st.just("become"), st.sampled_from(ENCODERS)),
+        st.one_of(
+            RUN,
+            TAKE,
+            TAKE,
+            STEP,
+            st.tuples(st.just("personal")),
+            st.tuples(st.just("again"), st.integers(1, 60)),
+            st.tuples(st.just("share")),
+            st.tuples(st.just("become"), st.sampled_from(ENCODERS)),
+        ).map(lambda step: [step]),
+        st.just(CROWDED),
     ),
     max_size=40,
-)
+).map(lambda parts: [step for part in parts for step in part])
 
 
 @given(STEPS, st.sampled_from(ENCODERS))
@@ -208,6 +257,18 @@ def test_whatever_is_made_ahead_readers_are_given_what_each_event_encodes_to(
                 assert bool(taken) == plain or not must
                 at += taken if plain else 1
                 log.move_place(place, at - 1, *log.counted(log.flow, at - 1))
+            case ("step", int(room), int(on_top), int(most)) if at <= log.top:
+                handed = log.next_step(encoder, at, most, room, partial(int, on_top))
+                if handed is not None:
+                    taken, batch = handed.taken, handed.batch
+                    events = said[at - 1 : at - 1 + taken]
+                    assert b"".join(batch.pieces) == b"".join(map(encoder.encode, events))
+                    assert batch.nbytes <= (room if len(batch.pieces) == 1 else room + on_top)
+                    assert 1 <= batch.events == taken <= most
+                    assert (handed.track, at + taken - 1) == log.stretch(at, at + taken - 1)
+                    assert handed.weight == log.weight(at, at + taken - 1)
+                    at += taken
+                    log.move_place(place, at - 1, *log.counted(log.flow, at - 1))
             case ("again", int(back)):  # a client that resumes
                 at = max(log.first, at - back)
                 old = place

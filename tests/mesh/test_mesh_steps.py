@@ -1,6 +1,7 @@
 """Steps: who stands where another reader stood takes its batch as it is, if nothing else is due."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import trio
@@ -44,18 +45,38 @@ def publish(session: Session, run: Run, *indexes: int) -> None:
         session.log.append(run.track, result_event(run.request_id, index, 100))
 
 
+def events_of(batch: Batch) -> list[dict[str, Any]]:
+    return parsed(b"".join(batch.pieces).splitlines())
+
+
 def found(batch: Batch) -> list[int]:
-    lines = b"".join(batch.pieces).splitlines()
-    return [event["index"] for event in parsed(lines) if event["event"] == "result"]
+    return [event["index"] for event in events_of(batch) if event["event"] == "result"]
+
+
+def kinds_of(batch: Batch) -> list[str]:
+    return tags(events_of(batch))
+
+
+async def one_each(session: Session, run: Run, readers: list[Subscriber]) -> None:
+    """A first event: from then on each knows whose events it takes."""
+    publish(session, run, 0)
+    for reader in readers:
+        assert found(await take(reader)) == [0]
+
+
+async def level(hub: Hub, *wishes: dict[str, Any]) -> tuple[Session, Run, list[Subscriber]]:
+    """A run that publishes nothing by itself, and a reader of each wishes; all stand level."""
+    session, run = stands_by(hub)
+    readers = [await caught_up(session, **settings) for settings in wishes]
+    await one_each(session, run, readers)
+    return session, run, readers
 
 
 @pytest.mark.parametrize("events", [1, 3, 20])
 async def test_readers_that_keep_up_are_handed_one_and_the_same_batch(
     autojump_clock: object, hub: Hub, events: int
 ) -> None:
-    session, run = stands_by(hub)
-    readers = [await caught_up(session) for _ in range(4)]
-    await one_each(session, run, readers)
+    session, run, readers = await level(hub, {}, {}, {}, {})
     publish(session, run, *range(events))
     first, *others = [await take(reader) for reader in readers]
     assert found(first) == list(range(events))
@@ -68,20 +89,11 @@ async def test_readers_that_keep_up_are_handed_one_and_the_same_batch(
         assert statistics.peak_utilization == max(events, opening) / statistics.capacity
 
 
-async def one_each(session: Session, run: Run, readers: list[Subscriber]) -> None:
-    """A first event: from then on each knows whose events it takes."""
-    publish(session, run, 0)
-    for reader in readers:
-        assert found(await take(reader)) == [0]
-
-
 async def test_a_run_waits_for_who_took_a_step_as_for_any_other(
     autojump_clock: object, hub: Hub
 ) -> None:
-    session, run = stands_by(hub)
     small = {"capacity": 4, "min_capacity": 4, "adaptive": False}
-    readers = [await caught_up(session, **small) for _ in range(2)]
-    await one_each(session, run, readers)
+    session, run, readers = await level(hub, small, small)
     publish(session, run, 1, 2, 3, 4)
     assert not session.log.has_room(run.track)
     batches = [await reader.receive_batch() for reader in readers]
@@ -95,14 +107,11 @@ async def test_a_run_waits_for_who_took_a_step_as_for_any_other(
 async def test_a_notice_goes_before_what_others_were_given(
     autojump_clock: object, hub: Hub
 ) -> None:
-    session, run = stands_by(hub)
-    first, second = await caught_up(session), await caught_up(session)
-    await one_each(session, run, [first, second])
+    session, run, (first, second) = await level(hub, {}, {})
     publish(session, run, 1)
     second.post_nowait(b'{"event":"notice"}\n')
     assert tags(parsed([*(await take(first)).pieces])) == ["result"]
-    lines = b"".join((await take(second)).pieces).splitlines()
-    assert tags(parsed(lines)) == ["notice", "result"]
+    assert kinds_of(await take(second)) == ["notice", "result"]
 
 
 async def test_progress_that_is_due_comes_with_what_others_were_given_without_it(
@@ -115,9 +124,9 @@ async def test_progress_that_is_due_comes_with_what_others_were_given_without_it
     for index in range(100):
         publish(session, run, index)
         await take(first)
-        lines = b"".join((await take(second)).pieces).splitlines()
-        assert tags(parsed(lines))[0] == "result"
-        kinds += tags(parsed(lines))
+        told = kinds_of(await take(second))
+        assert told[0] == "result"
+        kinds += told
         await trio.sleep(0.01)
     assert kinds.count("result") == 100
     assert 16 <= kinds.count("progress") <= 21  # one in 0.05 s and no less: an event is each 0.01
@@ -138,8 +147,7 @@ async def test_progress_that_is_left_over_wakes_who_took_only_steps_since(
         publish(session, run, index)
         batches = [await take(first), await take(second)]
     assert batches[0] is batches[1]
-    lines = b"".join((await take(second)).pieces).splitlines()
-    assert tags(parsed(lines)) == ["progress"]
+    assert kinds_of(await take(second)) == ["progress"]
     assert trio.current_time() == pytest.approx(told_at + 0.05)
 
 
@@ -169,15 +177,11 @@ async def test_no_reader_of_one_run_is_given_anothers(autojump_clock: object, hu
 async def test_a_reader_that_asked_for_smaller_batches_gets_them(
     autojump_clock: object, hub: Hub
 ) -> None:
-    session, run = stands_by(hub)
-    readers = [await caught_up(session), await caught_up(session)]
-    small, few = (
-        await caught_up(session, batch_bytes=3000),
-        await caught_up(session, batch_events=2),
+    session, run, (first, second, small, few) = await level(
+        hub, {}, {}, {"batch_bytes": 3000}, {"batch_events": 2}
     )
-    await one_each(session, run, [*readers, small, few])
     publish(session, run, *range(1, 20))
-    assert await take(readers[0]) is await take(readers[1])
+    assert await take(first) is await take(second)
     batch = await take(small)
     assert 0 < batch.nbytes <= 3000
     assert len(found(await take(few))) == 2
@@ -186,11 +190,8 @@ async def test_a_reader_that_asked_for_smaller_batches_gets_them(
 async def test_a_lossy_reader_that_lags_loses_what_it_would_have_lost(
     autojump_clock: object, hub: Hub
 ) -> None:
-    session, run = stands_by(hub)
-    settings = {"capacity": 4, "min_capacity": 4, "adaptive": False}
-    keeps_up = await caught_up(session, capacity=256)
-    lossy = [await caught_up(session, strategy="drop_oldest", **settings) for _ in range(2)]
-    await one_each(session, run, [keeps_up, *lossy])
+    loses = {"capacity": 4, "min_capacity": 4, "adaptive": False, "strategy": "drop_oldest"}
+    session, run, (keeps_up, *lossy) = await level(hub, {"capacity": 256}, loses, loses)
     publish(session, run, 1, 2, 3)
     steps = [await take(reader) for reader in (keeps_up, *lossy)]
     assert steps[0] is steps[1] is steps[2]
@@ -204,23 +205,18 @@ async def test_a_lossy_reader_that_lags_loses_what_it_would_have_lost(
 async def test_a_warning_that_is_due_comes_before_a_step_is_taken(
     autojump_clock: object, hub: Hub
 ) -> None:
-    session, run = stands_by(hub)
-    first = await caught_up(session)
-    second = await caught_up(session, capacity=8, min_capacity=8)
-    await one_each(session, run, [first, second])
+    session, run, (first, second) = await level(hub, {}, {"capacity": 8, "min_capacity": 8})
     publish(session, run, *range(1, 9))
     assert found(await take(first)) == list(range(1, 9))
-    lines = b"".join((await take(second)).pieces).splitlines()
-    assert tags(parsed(lines)).count("backpressure_warning") == 1
-    assert tags(parsed(lines)).count("result") == 8
+    kinds = kinds_of(await take(second))
+    assert kinds.count("backpressure_warning") == 1
+    assert kinds.count("result") == 8
 
 
 async def test_what_memory_has_no_room_for_is_gathered_anew(
     autojump_clock: object, hub: Hub
 ) -> None:
-    session, run = stands_by(hub)
-    readers = [await caught_up(session) for _ in range(2)]
-    await one_each(session, run, readers)
+    session, run, readers = await level(hub, {}, {})
     publish(session, run, 1)
     first = await take(readers[0])
     session.log.shrink()
@@ -297,8 +293,7 @@ async def told_at(
 
     async def read(index: int) -> None:
         while len(seen[index]) < 2:
-            lines = b"".join((await take(readers[index])).pieces).splitlines()
-            if "progress" in tags(parsed(lines)):
+            if "progress" in kinds_of(await take(readers[index])):
                 seen[index].append(trio.current_time())
 
     async with trio.open_nursery() as nursery:
@@ -341,8 +336,7 @@ async def test_who_is_told_seldom_delays_nobody_who_is_told_often(
     await trio.sleep(0.01)
     publish(session, run, 1)
     await take(often)
-    lines = b"".join((await take(often)).pieces).splitlines()
-    assert tags(parsed(lines)) == ["progress"]
+    assert kinds_of(await take(often)) == ["progress"]
     assert 0.05 <= trio.current_time() - told <= 0.075
 
 
@@ -380,7 +374,7 @@ async def test_a_reader_that_lags_takes_steps_and_is_told_of_progress_as_seldom_
     for index in range(200):
         batch, other = await take(first), await take(second)
         shared += batch is other
-        kinds = tags(parsed(b"".join(other.pieces).splitlines()))
+        kinds = kinds_of(other)
         assert kinds.count("result") == 1
         if "progress" in kinds:
             told.append(index)

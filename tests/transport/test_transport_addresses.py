@@ -70,3 +70,11 @@ def test_no_address_is_kept_that_has_nothing() -> None:
     for address in ("a", "a", "b", None):
         counts.remove(address)
     assert len(counts) == 0
+
+
+def test_what_is_too_long_to_be_remembered_is_read_all_the_same() -> None:
+    spaces = b" " * 100
+    for _ in range(2):
+        assert client_of("127.0.0.1", [b"203.0.113.1 ," + spaces], LOOPBACK) == "unknown"
+        assert client_of("127.0.0.1", [b"x" * 100], LOOPBACK) == "unknown"
+        assert client_of("127.0.0.1", [b"fe80::1%" + b"z" * 100], LOOPBACK) == "fe80::/64"

@@ -327,6 +327,52 @@ async def test_a_body_over_the_limit_is_413_by_its_length_and_by_its_pieces() ->
         assert (await peer.answer()).status == 200
 
 
+async def test_a_body_that_came_with_its_head_is_taken_without_waiting() -> None:
+    taken: list[bytes | None] = []
+
+    async def handler(exchange: Exchange) -> None:
+        taken.append(exchange.body_nowait())
+        taken.append(exchange.body_nowait())
+        taken.append(await exchange.receive_some())
+        await exchange.send_response(204, [])
+
+    body = bytes(range(256)) * 200
+    async with http_peer(handler) as peer:
+        await peer.send(post(body) + post(b"next"))
+        assert (await peer.answer()).status == 204
+        assert (await peer.answer()).status == 204
+    assert taken == [body, b"", b"", b"next", b"", b""]
+
+
+async def test_of_a_body_that_is_still_to_come_nothing_is_taken_but_by_waiting() -> None:
+    taken: list[bytes | None] = []
+
+    async def handler(exchange: Exchange) -> None:
+        taken.append(exchange.body_nowait())
+        body = b""
+        while piece := await exchange.receive_some():
+            body += piece
+        await exchange.send_response(200, [], body)
+
+    async with http_peer(handler) as peer:
+        await peer.send(post(b"half of it")[:-5])
+        await wait_all_tasks_blocked()
+        await peer.send(b"of it")
+        assert (await peer.answer()).body == b"half of it"
+        await peer.send(CHUNKED + b"1\r\nx\r\n0\r\n\r\n")  # whether it ends here is not known yet
+        assert (await peer.answer()).body == b"x"
+    assert taken == [None, None]
+
+
+async def test_a_body_over_the_limit_is_not_taken_though_it_is_there() -> None:
+    async def handler(exchange: Exchange) -> None:
+        exchange.body_nowait()
+
+    async with http_peer(handler, attrs.evolve(LIMITS, max_body_bytes=10)) as peer:
+        await peer.send(post(b"x" * 11))
+        assert (await peer.answer()).status == 413
+
+
 # --- bytes that are no request ------------------------------------------------------------------
 
 

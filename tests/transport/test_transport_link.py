@@ -78,6 +78,28 @@ async def test_nothing_is_said_to_be_writable_while_a_peer_reads_nothing() -> No
         assert link.writable_bytes() == 0
 
 
+async def test_a_socket_is_closed_at_once_and_what_was_written_arrives() -> None:
+    async with linked() as (link, peer):
+        await link.write(b"last words")
+        assert link.close_nowait()
+        assert link.descriptor is None
+        assert b"".join([bytes(data) async for data in peer]) == b"last words"
+
+
+async def test_a_socket_whose_peer_may_still_send_is_not_closed_at_once() -> None:
+    async with linked() as (link, peer):
+        link.linger = True
+        assert not link.close_nowait()
+        await peer.aclose()
+        assert await link.read() == b""  # it has gone: there is nothing to read away
+        assert link.close_nowait()
+
+
+def test_a_stream_that_is_no_socket_is_not_closed_at_once() -> None:
+    ours, _ = trio.testing.memory_stream_pair()
+    assert not Link(ours, TransportLimits()).close_nowait()
+
+
 def test_of_a_stream_that_is_no_socket_nothing_is_known() -> None:
     ours, _ = trio.testing.memory_stream_pair()
     assert Link(ours, TransportLimits()).writable_bytes() == 0
