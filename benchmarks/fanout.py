@@ -59,7 +59,7 @@ def run_theirs(contestant: Contestant, address: Address, readers: int, count: in
 
 
 def run_case(
-    servers: Sequence[tuple[Contestant, Address]],
+    servers: Sequence[tuple[Contestant, Address, int]],
     readers: int,
     rounds: int,
     missing: dict[str, str],
@@ -68,15 +68,15 @@ def run_case(
 ) -> Case:
     """Both of ours, the socket and the peers, in turn."""
     takers = []
-    for contestant, address in servers:
+    for contestant, address, pid in servers:
         if contestant.is_ours:
             takers += [
-                Taker(name, partial(run_ours, address, readers, lossy), readers, MEDIUM, False)
+                Taker(name, partial(run_ours, address, readers, lossy), readers, MEDIUM, False, pid)
                 for name, lossy in ((OURS.name, False), (LOSSY, True))
             ]
         else:
             run = partial(run_theirs, contestant, address, readers)
-            takers.append(Taker(contestant.name, run, readers, MEDIUM))
+            takers.append(Taker(contestant.name, run, readers, MEDIUM, pid=pid))
     name = f"{readers} readers"
     seconds = round_seconds(readers, quick=quick)
     held_out = take_rounds(takers, rounds, seconds, quick=quick)
@@ -119,7 +119,7 @@ def compare(options: Options) -> Outcome:
         os.sched_setaffinity(0, {placed[1]})
     with ExitStack() as stack:
         servers = [
-            (c, stack.enter_context(serving(c, placed and placed[0]))[0])
+            (c, *stack.enter_context(serving(c, placed and placed[0])))
             for c in (*able, BARE)
             if "ndjson" in c.framings
         ]

@@ -8,6 +8,7 @@ import attrs
 
 from benchmarks.outcome import Figure
 from benchmarks.readers import Measurement
+from benchmarks.usage import touched_bytes
 
 __all__ = ["MANY_READERS", "Taker", "round_seconds", "take_rounds"]
 
@@ -24,12 +25,14 @@ MIN_EVENTS_EACH: Final = 5
 MAX_BYTES_EACH: Final = 400_000_000
 """The most that one stream brings."""
 PROBES: Final = 3
-"""Rounds of full length before those that count: until a server has had as much memory as it will
-keep. Ours keeps finished streams for replay, and memory that is touched for the first time is slow.
-"""
+"""Rounds of full length before those that count, in which a server takes hardly any new memory."""
+NEW_SHARE: Final = 0.05
+"""How much new memory that is, as a share of the bytes that are sent. Ours keeps finished streams
+for replay, up to a limit; until that is reached each event is written to memory that the process
+did not have, which takes 1 us on one machine and 4 on another."""
 MAX_PROBES: Final = 9
-"""The most before them, for a server whose streams have still to grow until a round is long enough.
-"""
+"""The most before them, for a server whose streams have still to grow until a round is long enough,
+or that takes new memory in each."""
 LONG_ENOUGH: Final = 0.6
 """The share of the time that a round should take from which on streams are not made longer by more
 than what is missing; a shorter round may be one in which hardly more than the asking took time."""
@@ -50,6 +53,7 @@ class Taker:
     Args:
       run: one round, of so many events for each stream.
       may_fail: a peer that fails drops out of the case, we may not.
+      pid: the server's process, where it is one whose memory is looked at.
     """
 
     name: str
@@ -57,6 +61,7 @@ class Taker:
     readers: int
     size: int
     may_fail: bool = True
+    pid: int | None = None
     count: int = attrs.field(init=False)
     settled: bool = False
     warmed: int = 0
@@ -73,9 +78,11 @@ class Taker:
 
     def probe(self, seconds: float) -> None:
         """One round that does not count, and what follows from it for the length of the next."""
+        touched = self._touched()
         measurement = self._run()
         if measurement is None:
             return
+        new = self._touched() - touched
         times = seconds / measurement.seconds
         self.settled = times * LONG_ENOUGH <= 1
         if not self.settled:
@@ -84,7 +91,10 @@ class Taker:
         count = self._bounded(self.count * times)
         self.settled = self.settled or count == self.count  # it cannot grow any more
         self.count = count
-        self.warmed += self.settled
+        self.warmed += self.settled and new <= NEW_SHARE * measurement.nbytes
+
+    def _touched(self) -> int:
+        return 0 if self.pid is None else touched_bytes(self.pid)
 
     def take(self) -> None:
         """One round that counts."""

@@ -116,7 +116,7 @@ def run_once(
 
 
 def run_scenario(
-    servers: Sequence[tuple[Contestant, Address]],
+    servers: Sequence[tuple[Contestant, Address, int]],
     scenario: Scenario,
     missing: dict[str, str],
     *,
@@ -130,8 +130,9 @@ def run_scenario(
             scenario.readers,
             scenario.size,
             may_fail=not contestant.is_ours,
+            pid=pid,
         )
-        for contestant, address in servers
+        for contestant, address, pid in servers
         if scenario.framing in contestant.framings
     ]
     seconds = round_seconds(scenario.readers, quick=quick)
@@ -195,7 +196,7 @@ def compare(options: Options, only: str = "") -> Outcome:
         os.sched_setaffinity(0, {placed[1]})
     with ExitStack() as stack:
         servers = [
-            (c, stack.enter_context(serving(c, placed and placed[0]))[0])
+            (c, *stack.enter_context(serving(c, placed and placed[0])))
             for c in (OURS, TUNED, *able[1:], *LIMITS)
         ]
         cases = {}

@@ -15,7 +15,7 @@ from typing import Final
 
 import attrs
 
-__all__ = ["Peak", "cpu_seconds", "parse_stat", "tree_of", "watching_memory"]
+__all__ = ["Peak", "cpu_seconds", "parse_stat", "touched_bytes", "tree_of", "watching_memory"]
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 SAMPLE_SECONDS: Final = 0.2
@@ -37,6 +37,12 @@ def parse_stat(text: str) -> Stat:
     fields = text.rpartition(")")[2].split()
     user, system, children_user, children_system = map(int, fields[11:15])
     return Stat(int(fields[1]), user + system, children_user + children_system)
+
+
+def touched_bytes(pid: int) -> int:
+    """Memory that the process has been given page by page so far, whether it still has it."""
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+    return int(fields[7]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _stats() -> dict[int, Stat]:

@@ -129,6 +129,19 @@ def test_a_round_of_hardly_more_than_the_asking_makes_the_next_one_longer() -> N
     assert left.figure(lambda _: {}).median > 0.5 * 1_000_000 * 0.3 / 0.5
 
 
+@pytest.mark.parametrize(("given", "not_counted"), [(5, 5 + rounds.PROBES), (99, None)])
+def test_rounds_count_once_a_server_takes_hardly_any_new_memory(
+    given: int, not_counted: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    one = taker("x", 1_000.0, lengths)
+    one.pid = 1
+    monkeypatch.setattr(rounds, "touched_bytes", lambda _: min(len(lengths), given) << 30)
+    (left,) = take_rounds([one], 2, 0.5)
+    assert len(lengths) - 2 == (not_counted or rounds.MAX_PROBES + rounds.PROBES)
+    assert len(left.taken) == 2
+
+
 def test_rounds_with_many_readers_are_longer() -> None:
     assert rounds.round_seconds(500, quick=False) == 3 * rounds.round_seconds(50, quick=False)
     assert rounds.round_seconds(50, quick=True) < rounds.round_seconds(50, quick=False)
