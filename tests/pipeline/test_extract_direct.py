@@ -4,6 +4,8 @@ import random
 
 import pytest
 
+from eventmesh_trio.pipeline.extract import extract_document
+from eventmesh_trio.pipeline.extract.links import resolved
 from eventmesh_trio.pipeline.extract.markdown.direct import write_directly
 from eventmesh_trio.pipeline.extract.markdown.inline import InlineWriter
 from eventmesh_trio.pipeline.extract.page.blocks import Mark
@@ -11,7 +13,7 @@ from eventmesh_trio.pipeline.extract.page.blocks import Mark
 BASE = "https://example.org/page"
 TEXTS = (
     "foo", "bar ", " baz", " ", "  ", "\n", "x:", "(y)", "[z]", "!", " w. ", "\xa0z", "a*b", "_c",
-    "<i>", "`", "don’t", "é", "“q”", "&amp;", "3",
+    "<i>", "`", "don’t", "é", "“q”", "&amp;", "3", "\\", "a\x0cb", "\x1c", "\x85",
 )  # fmt: skip
 MARKS = ("a", "a", "b", "b", "i", "code", "sup")
 
@@ -110,3 +112,29 @@ def test_marks_that_need_their_neighbours_are_left_to_the_runs(parts: list[str |
 def test_code_in_several_pieces_of_text_is_one_span(before: list[str | Mark]) -> None:
     parts = [*before, " ", ("code", "", ""), "git ", "bisect", ("/code", "", "")]
     assert InlineWriter(BASE, {}).write(parts).endswith("`git bisect`")
+
+
+@pytest.mark.parametrize(
+    ("body", "written"),
+    [
+        (
+            "<table><tr><th>a<th>b<tr><td><p><a href=/p>C:</a>\\ </p><p>b</p><td>c</table>",
+            "\\\\<br>b",
+        ),
+        ("<dl><dt>t</dt><dd><a href=/p>C:</a>\\ </dd><dd>two</dd></dl>", "\\\\\n\ntwo"),
+        ("<p>a\x0cb <a href=/p>c</a></p>", "a b [c]"),
+        ("<p>a\x0cb <s>c</s></p>", "a b ~~c~~"),
+        ("<table><tr><th>h<tr><td>a\x0cb</table>", "| a b |"),
+    ],
+)
+def test_no_backslash_and_no_space_is_lost(body: str, written: str) -> None:
+    assert written in extract_document(body.encode(), BASE).markdown
+
+
+def test_an_address_that_is_too_long_is_none_and_is_not_remembered() -> None:
+    extract_document(b"<p><a href=''>a</a> words</p>", BASE)
+    known = resolved.cache_info().currsize
+    page = f"<p><a href='data:{'x' * 5000}'>a</a> <img src='/{'y' * 5000}.jpg' alt=b> words</p>"
+    document = extract_document(page.encode(), BASE)
+    assert "a words" in document.markdown
+    assert resolved.cache_info().currsize == known

@@ -5,6 +5,7 @@ from typing import Final
 
 import can_ada
 
+from eventmesh_trio.pipeline.extract.page.attributes import MAX_ADDRESS_CHARS
 from eventmesh_trio.pipeline.extract.page.outline import Outline
 from eventmesh_trio.wire.events import Image, Link
 
@@ -26,6 +27,8 @@ def absolute(href: str, base: str | None, *, clickable: bool = False) -> str | N
     never pass, however they are spelled: it is the parsed scheme that is judged.
     Source: https://url.spec.whatwg.org/
     """
+    if len(href) > MAX_ADDRESS_CHARS:
+        return None
     address = resolved(href, base)
     return address if clickable or address is None or address[:4] == "http" else None
 
@@ -42,7 +45,7 @@ def anchor_of(href: str, base: str | None) -> str:
 
 @lru_cache(maxsize=2048)
 def resolved(href: str, base: str | None) -> str | None:
-    """`absolute`, clickable."""
+    """`absolute`, clickable, of no more than ``MAX_ADDRESS_CHARS``."""
     text = href.strip(_CONTROL)
     if not text or len(text) > _MAX_CHARS:
         return None

@@ -88,6 +88,11 @@ def _spaced(text: str) -> str:
     return f"{before}{words} " if text[-1].isspace() else before + words
 
 
+def _ends_open(line: str) -> bool:
+    """Whether a backslash ends it that would escape what comes next."""
+    return line.endswith("\\") and (len(line) - len(line.rstrip("\\"))) % 2 == 1
+
+
 def _without_bold(parts: Sequence[str | Mark]) -> Sequence[str | Mark] | None:
     """The parts in a pair of bold around all there is; None where bold is only in some."""
     start, end = 0, len(parts)
@@ -161,6 +166,8 @@ class _Line:
         if self.address is not None and not self.close_link():
             return None
         self.end_line()
+        if self.special and _ends_open(self.lines[-1]):
+            return None  # a blank stood behind the backslash when it was escaped
         if len(self.lines) == 1:
             return self.lines[0]
         return self.hard_break.join([line for line in self.lines if line])

@@ -34,6 +34,8 @@ __all__ = ["BOLD", "InlineWriter"]
 
 _HARD_BREAK: Final = "  \n"
 
+_BLANKS: Final = dict.fromkeys(map(ord, "\x0b\x0c\x1c\x1d\x1e\x1f\x85"), " ")
+"""They separate words for `str.split`, and so in a document's text."""
 _BITS: Final = {"b": BOLD, "i": ITALIC, "s": STRUCK, "sup": SUP, "sub": SUB}
 
 
@@ -67,7 +69,7 @@ class InlineWriter:
           text: that of the parts, if it is at hand.
         """
         if len(parts) == 1 and isinstance(parts[0], str) and not forced:
-            return escape_block(" ".join(clean(parts[0]).split()))
+            return escape_block(" ".join(_seen(parts[0]).split()))
         if not forced:
             found = write_directly(self, parts, hard_break, uniform=uniform, text=text)
             if found is not None:
@@ -89,8 +91,13 @@ class InlineWriter:
         source = absolute(address, self.base)
         if source is None:
             return ""
-        alt = escape(" ".join(clean(label).split()), label=True) if label else ""
+        alt = escape(" ".join(_seen(label).split()), label=True) if label else ""
         return f"![{alt}]({escape_destination(source)})"
+
+
+def _seen(text: str) -> str:
+    """What is visible of a text, with the white space that is in it."""
+    return text if text.isprintable() else clean(text.translate(_BLANKS))
 
 
 class _Reader:
@@ -113,7 +120,7 @@ class _Reader:
         for part in parts:
             if isinstance(part, str):
                 if part and not self.formula and not self.note:
-                    self.text(clean(part))
+                    self.text(_seen(part))
             elif part[0] == "/a":
                 self.link = 0
                 self.marks &= ~LINK

@@ -15,7 +15,7 @@ from selectolax.lexbor import LexborNode
 
 from eventmesh_trio.pipeline.extract.metadata.dates import parse_date
 from eventmesh_trio.pipeline.extract.metadata.head import tidy
-from eventmesh_trio.pipeline.extract.page.cues import COMMENTS
+from eventmesh_trio.pipeline.extract.page.cues import COMMENTS, MAX_NAMES_CHARS
 from eventmesh_trio.pipeline.extract.page.outline import Block, Outline
 from eventmesh_trio.pipeline.extract.text import clean
 
@@ -89,7 +89,7 @@ def read_byline(elements: Iterable[LexborNode], *, day_first: bool | None) -> By
     left = MAX_READ_CHARS
     for element in elements:
         attributes = element.attributes
-        classes = _read_classes(attributes.get("class") or "")
+        classes = _read_classes((attributes.get("class") or "")[:MAX_NAMES_CHARS])
         rank = classes.rank
         if rank is None and _AUTHOR_PATH.search(attributes.get("href") or "") is not None:
             rank = 2
@@ -173,7 +173,11 @@ def _place(element: LexborNode, known: dict[int, bool | None]) -> bool | None:
         attributes = node.attributes
         climbed.append((identity, tag in _CENTRAL))
         if tag in _BESIDE or (
-            attributes and _is_amid(attributes.get("class") or "", attributes.get("id") or "")
+            attributes
+            and _is_amid(
+                (attributes.get("class") or "")[:MAX_NAMES_CHARS],
+                (attributes.get("id") or "")[:MAX_NAMES_CHARS],
+            )
         ):
             place = None
             break

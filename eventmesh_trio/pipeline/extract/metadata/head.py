@@ -14,6 +14,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from eventmesh_trio.pipeline.extract.links import absolute
 from eventmesh_trio.pipeline.extract.metadata import jsonld, microdata
+from eventmesh_trio.pipeline.extract.page.cues import MAX_NAMES_CHARS
 from eventmesh_trio.pipeline.extract.text import clean
 
 __all__ = ["Head", "Heading", "read_head", "tidy"]
@@ -165,7 +166,7 @@ def _add_link(head: Head, attributes: dict[str, str | None]) -> None:
     relation, href = attributes.get("rel"), attributes.get("href")
     if not relation or not href:
         return
-    for word in _relations(relation):
+    for word in _relations(relation[:MAX_NAMES_CHARS]):
         if word in _RELATIONS and word not in head.links:
             address = absolute(href, head.base)
             if address is not None:
@@ -186,7 +187,7 @@ def _add_heading(head: Head, element: LexborNode, level: int) -> None:
 
 
 def _add_marked(head: Head, element: LexborNode, attributes: dict[str, str | None]) -> None:
-    words = _relations(attributes.get("rel") or "")
+    words = _relations((attributes.get("rel") or "")[:MAX_NAMES_CHARS])
     if not words:
         return
     for word, found in zip(_MARKS, (head.authors, head.tags), strict=True):

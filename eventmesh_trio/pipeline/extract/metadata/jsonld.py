@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
+from eventmesh_trio.pipeline.extract.page.cues import MAX_NAMES_CHARS
+
 __all__ = [
     "Item",
     "alone",
@@ -211,7 +213,7 @@ def _followed_one(value: Any, known: dict[str, Item]) -> Any:
 def types(item: Item) -> list[str]:
     value = item.get("@type")
     found = value if isinstance(value, list) else [value]
-    return [_without_prefix(name) for name in found if isinstance(name, str)]
+    return [_without_prefix(name[:MAX_NAMES_CHARS]) for name in found if isinstance(name, str)]
 
 
 # Pages use a few dozen types, and each is asked for up to ten times.

@@ -5,7 +5,17 @@ from typing import Final
 
 from selectolax.lexbor import LexborNode
 
-__all__ = ["image_source", "is_gutter", "is_hidden", "is_tiny"]
+__all__ = [
+    "MAX_ADDRESS_CHARS",
+    "image_source",
+    "is_gutter",
+    "is_hidden",
+    "is_tiny",
+]
+
+MAX_ADDRESS_CHARS: Final = 4096
+"""Of an address as it stands in the page; a longer one is none. What was read is kept for the next
+pages, so that all of it has to be short."""
 
 _LAZY_SOURCES: Final = ("data-src", "data-lazy-src", "data-original")
 _SIZE: Final = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)[wx],?")
@@ -43,6 +53,11 @@ def is_hidden(attributes: dict[str, str | None]) -> bool:
 
 def image_source(attributes: dict[str, str | None]) -> str:
     """The address of an image; a lazy loader's first: its ``src`` is a placeholder."""
+    source = _declared_source(attributes)
+    return source if len(source) <= MAX_ADDRESS_CHARS else ""
+
+
+def _declared_source(attributes: dict[str, str | None]) -> str:
     for name in _LAZY_SOURCES:
         source = attributes.get(name)
         if source and source[:5].lower() != "data:":

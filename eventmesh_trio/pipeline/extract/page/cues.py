@@ -14,6 +14,7 @@ __all__ = [
     "DOUBTFUL",
     "FRAME",
     "MAIN",
+    "MAX_NAMES_CHARS",
     "NOISE",
     "NOTE",
     "PLACED",
@@ -170,8 +171,9 @@ _MAX_SEEN: Final = 4096
 145 that were not among the last 4096 of other sites. ``lru_cache`` takes twice as long."""
 CUES_SEEN: Final[dict[str, int]] = {}
 """What values of ``class`` and ``id`` say, to be asked for before `cues_of_names`."""
-_MAX_NAMES_CHARS: Final = 256
-"""Of one attribute, that are read. Utility classes by the dozen say nothing more."""
+MAX_NAMES_CHARS: Final = 256
+"""Of one attribute with names, that are read. Utility classes by the dozen say nothing more; and
+what was read is kept for the next pages."""
 
 
 def _words_of(names: str) -> list[bytes]:
@@ -210,7 +212,7 @@ def _cues_of_pairs(words: list[bytes]) -> int:
 
 def cues_of_names(names: str) -> int:
     """What the names in an attribute say; name by name only where neighbours matter."""
-    cut = names[:_MAX_NAMES_CHARS]
+    cut = names[:MAX_NAMES_CHARS]
     words = _words_of(cut)
     said = 0
     flags = _FLAGS
@@ -223,7 +225,7 @@ def cues_of_names(names: str) -> int:
         cues = 0
         for name in cut.split():
             cues |= _cues_of_name(name)
-    if len(names) <= _MAX_NAMES_CHARS:  # one that is longer is not worth its memory
+    if len(names) <= MAX_NAMES_CHARS:  # one that is longer is not worth its memory
         if len(CUES_SEEN) >= _MAX_SEEN:
             CUES_SEEN.clear()
         CUES_SEEN[names] = cues

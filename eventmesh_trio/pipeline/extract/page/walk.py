@@ -12,6 +12,7 @@ from typing import Final
 from selectolax.lexbor import LexborNode
 
 from eventmesh_trio.pipeline.extract.page.attributes import (
+    MAX_ADDRESS_CHARS,
     image_source,
     is_gutter,
     is_hidden,
@@ -299,6 +300,8 @@ class Walk:
             if anchor:
                 self.parts.append(("id", anchor, ""))
             return ""
+        if len(href) > MAX_ADDRESS_CHARS:
+            href = ""
         self.in_link += 1
         self.links += 1
         mark = ("a", href, anchor)

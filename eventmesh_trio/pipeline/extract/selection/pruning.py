@@ -12,6 +12,7 @@ from eventmesh_trio.pipeline.extract.page.cues import (
     COMMENTS,
     DOUBTFUL,
     MAIN,
+    MAX_NAMES_CHARS,
     NOISE,
     NOTE,
     SOURCES,
@@ -56,8 +57,6 @@ _TITLE_CHARS: Final = 15
 _SOURCES: Final = re.compile(r"(?:^|[-_ ])(?:foot-?notes|end-?notes|sources)(?:$|[-_ ])")
 _MANY_SOURCES: Final = 15
 """Items: notes of an author are fewer, lists of literature longer."""
-_MAX_NAMES_CHARS: Final = 256
-"""Of a ``class``, that are read, as for `eventmesh_trio.pipeline.extract.page.cues`."""
 _LEAD_BLOCKS: Final = 30
 """Within how many blocks an article begins; title, byline, date and share counts take a dozen."""
 _PROSE_WEIGHT: Final = 60.0
@@ -238,7 +237,7 @@ def _sources(page: Outline, inner: range, limit: float) -> list[int]:
         for index in page.telling_within(inner)
         if nodes[index].cues & SOURCES
         and (names := nodes[index].attributes.get("class"))
-        and _are_sources_named(names[:_MAX_NAMES_CHARS])
+        and _are_sources_named(names[:MAX_NAMES_CHARS])
         and page.chars(nodes[index]) < limit
     ]
     if not named:  # as in most articles

@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Final
 
-from eventmesh_trio.pipeline.extract.page.cues import COMMENTS, MAIN, NOISE, NOTE
+from eventmesh_trio.pipeline.extract.page.cues import COMMENTS, MAIN, MAX_NAMES_CHARS, NOISE, NOTE
 from eventmesh_trio.pipeline.extract.page.outline import Node, Outline
 from eventmesh_trio.pipeline.extract.selection.scoring import Selection
 
@@ -51,8 +51,6 @@ _CONSENT: Final = re.compile(r"cookie|consent|gdpr|onetrust")
 _SAYS_FRAME: Final = 1
 _SAYS_CONSENT: Final = 2
 _SAYS_BUTTON: Final = 4
-_MAX_NAMES_CHARS: Final = 256
-"""Of one attribute, that are read, as for `eventmesh_trio.pipeline.extract.page.cues`."""
 
 _MAX_SAID: Final = 4096
 """Values of ``class`` that are remembered; then all are forgotten."""
@@ -260,7 +258,7 @@ def _limit_by_attributes(node: Node) -> float:
         if role and role in _ROLES:
             return _ROLE_LIMIT
         if identity := attributes.get("id"):
-            said |= _name_says(identity[:_MAX_NAMES_CHARS])
+            said |= _name_says(identity[:MAX_NAMES_CHARS])
     if not said:
         return 0.0
     if said & _SAYS_CONSENT:
@@ -270,9 +268,9 @@ def _limit_by_attributes(node: Node) -> float:
 
 def _names_say(names: str) -> int:
     said = 0
-    for name in names[:_MAX_NAMES_CHARS].split():
+    for name in names[:MAX_NAMES_CHARS].split():
         said |= _name_says(name)
-    if len(names) <= _MAX_NAMES_CHARS:  # one that is longer is not worth its memory
+    if len(names) <= MAX_NAMES_CHARS:  # one that is longer is not worth its memory
         if len(_said) >= _MAX_SAID:
             _said.clear()
         _said[names] = said

@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 
+from eventmesh_trio.pipeline.extract.page.cues import MAX_NAMES_CHARS
 from eventmesh_trio.pipeline.extract.page.outline import Block, Outline
 from eventmesh_trio.pipeline.extract.selection.regions import is_control, strike
 from eventmesh_trio.pipeline.extract.selection.scoring import Selection
@@ -126,7 +127,7 @@ def _strike(page: Outline) -> list[bool]:
     while index < len(nodes):
         node = nodes[index]
         names = node.attributes.get("class") if node.attributes else None
-        if names and _is_signature(names):
+        if names and _is_signature(names[:MAX_NAMES_CHARS]):
             span = node.end_block - node.first_block
             struck[node.first_block : node.end_block] = [True] * span
             index = node.end_node
@@ -137,7 +138,7 @@ def _strike(page: Outline) -> list[bool]:
 
 @lru_cache(maxsize=1024)
 def _is_signature(names: str) -> bool:
-    return _SIGNATURE.search(names[:256]) is not None
+    return _SIGNATURE.search(names) is not None
 
 
 def _bodies(page: Outline, struck: list[bool]) -> list[int]:

@@ -70,19 +70,33 @@ _FORMATTING_NAME: Final = (
     rb"[bcefistuBCEFISTU](?:[mM][aA][lL][lL]|[tT][rR](?:[iI][kK][eE]|[oO][nN][gG])"
     rb"|[mMtT]|[iI][gG]|[oO](?:[dD][eE]|[nN][tT]))?+"
 )
+_STROKE: Final = rb"<(%b)" + _PLAIN_REST + rb"(?:[^<]*+</(?i:\%b)\s*+>)?+"
+_ICON: Final = (
+    rb"</?(?i:svg)"
+    + _PLAIN_REST
+    + rb"|"
+    + _STROKE % (rb"(?i:use|path)", b"3")
+    + rb"|<(?i:g)"
+    + _PLAIN_REST
+    + rb"(?:[^<]*+"
+    + _STROKE % (rb"(?i:use|path)", b"4")
+    + rb")*+(?:[^<]*+</(?i:g)\s*+>)?+"
+)
+"""A part of one. What is in it need not end, for the end of the formatting ends it; but no end tag
+stands by itself, for it might end an element that was begun before the formatting, and that with
+it. Only ``</svg>`` never does."""
 _UNENDED: Final = re.compile(
     rb"<(" + _FORMATTING_NAME + rb")(?=[\s/>])(?!" + _PLAIN_REST + rb"[^<]*+"
     rb"(?:(?:<((?i:a|[biu]|em|strong|span|sup|sub|code|font))"
     + _PLAIN_REST
-    + rb"[^<]*+</(?i:\2)>|</?(?i:svg|use|path|g)"
-    + _PLAIN_REST
+    + rb"[^<]*+</(?i:\2)>|"
+    + _ICON
     + rb")[^<]*+)*+</(?i:\1)>)((?:"
     + ATTRIBUTE
     + rb")*+)"
 )
 """Formatting with its attributes, but for such as its end tag ends and that has nothing in it but
-words, some of them marked, or an icon: nothing opens it again. Tags of drawings need not pair: the
-end tag ends all that is open in it, as long as none of them is a block."""
+words, some of them marked, or icons: nothing opens it again."""
 _BLOCK: Final = re.compile(
     rb"<(?!(?:[abisuABISU]|(?i:em|tt|big|code|font|small|span|strike|strong|sub|sup))[\s/>])[a-zA-Z]"
 )
@@ -169,7 +183,7 @@ def _copies(markup: bytes) -> tuple[int, int]:
     open them, however often the same."""
     copies = unended = 0
     for (_, attributes), count in Counter(
-        [match.group(1, 3) for match in _UNENDED.finditer(markup)]
+        [match.group(1, 5) for match in _UNENDED.finditer(markup)]
     ).items():
         # What stands in a comment may seem to have others in its attributes.
         tags = 1 + attributes.count(b"<")
