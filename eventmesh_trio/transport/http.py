@@ -158,6 +158,8 @@ class _Connection:
         """The next head; None when the peer left, or stayed away, or the service is ending."""
         head = self._wire.next_head()
         if head is not None:
+            # It came along with the one before: hundreds would be answered in one turn of the loop.
+            await trio.lowlevel.checkpoint()
             return head
         if not self._wire.buffered and not await self._wait_first_byte():
             return None
@@ -254,7 +256,8 @@ class _Connection:
     async def _next_cycle(self, exchange: HTTPExchange) -> bool:
         wire = self._wire
         if not wire.keeps_alive:
-            self.link.linger = not wire.request_complete or wire.buffered > 0
+            # Who did not ask for the end may have sent its next request already.
+            self.link.linger = not wire.request_complete or wire.buffered > 0 or wire.peer_goes_on
             return False
         if not (wire.request_complete or await exchange.discard_body()):
             self.link.linger = True

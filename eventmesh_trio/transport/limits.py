@@ -27,7 +27,7 @@ class TransportLimits:
     keep_alive_seconds: float = 75.0
     """Between two requests of one connection."""
     write_stall_seconds: float = 30.0
-    """A write that makes no progress of 64 KiB (or to its end) for so long breaks the link."""
+    """A write that makes no progress of 128 KiB (or to its end) for so long breaks the link."""
     farewell_seconds: float = 2.0
     """What a connection that is being closed waits for its peer to read the last response."""
 

@@ -114,6 +114,7 @@ class ServerConnection:
         "_may_be_blank",
         "content_left",
         "is_head_request",
+        "peer_goes_on",
     )
 
     def __init__(self, limits: HeadBounds | None = None) -> None:
@@ -128,6 +129,7 @@ class ServerConnection:
         # What of the request's body is known to come: of a chunked one, the rest of one chunk.
         self.content_left = 0
         self.is_head_request = False  # whole, broken or refused: its answer has no content
+        self.peer_goes_on = True  # it did not ask for the connection's end, at the last head
 
     # --- what the peer sends ------------------------------------------------------------------
 
@@ -316,6 +318,7 @@ class ServerConnection:
         # h11 is told of what concerns it. It would look at each of the others four times: a head of
         # 16 fields takes 24 instead of 63 us.
         framing, lines = [], []
+        self.peer_goes_on = self._h11.their_state is not h11.MUST_CLOSE
         for name, value in fields:
             if name.lower() in _FRAMING_FIELDS:
                 framing.append((name, value))

@@ -2,6 +2,7 @@
 
 import json
 import random
+from itertools import pairwise
 
 import attrs
 import pytest
@@ -228,6 +229,66 @@ async def test_a_connection_ends_after_its_last_allowed_request() -> None:
         assert b"connection" not in (await peer.answer()).fields
         assert (await peer.answer()).fields[b"connection"] == b"close"
         assert await peer.rest() == b""
+
+
+@pytest.mark.parametrize("kind", ["full", "draining"])
+async def test_an_answer_arrives_whole_though_the_peer_sent_on(kind: str) -> None:
+    # Closed with something unread, a socket is reset, and the rest of the answer lost with it.
+    asked, sent, drain = trio.Event(), trio.Event(), Drain()
+
+    async def handler(exchange: Exchange) -> None:
+        asked.set()
+        await sent.wait()
+        if kind == "draining":
+            drain.begin()
+        await exchange.send_response(200, [], bytes(60_000))
+
+    limits = attrs.evolve(LIMITS, max_requests_per_connection=1 if kind == "full" else 100)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await serve_connection(stream, handler, limits, drain=drain)
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    address = listeners[0].socket.getsockname()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        client = trio.socket.socket()
+        # So little that most of the answer stays with the server, whose kernel took it at once.
+        client.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 4096)
+        await client.connect(address)
+        async with trio.SocketStream(client) as stream:
+            await stream.send_all(GET)
+            await asked.wait()
+            await stream.send_all(GET)
+            sent.set()
+            await wait_all_tasks_blocked()
+            assert (await HTTPPeer(stream).answer()).body == bytes(60_000)
+        nursery.cancel_scope.cancel()
+
+
+async def test_requests_that_come_at_once_do_not_keep_others_from_their_turn() -> None:
+    answered = 0
+    seen: list[int] = []
+
+    async def handler(exchange: Exchange) -> None:
+        nonlocal answered
+        await exchange.send_response(200, [], b"")
+        answered += 1
+
+    async def watch() -> None:
+        while answered < 100:
+            seen.append(answered)
+            await trio.lowlevel.checkpoint()
+
+    ours, theirs = map(trio.SocketStream, trio.socket.socketpair())
+    async with ours, theirs, trio.open_nursery() as nursery:
+        nursery.start_soon(serve_connection, theirs, handler, LIMITS)
+        await ours.send_all(GET * 100)
+        nursery.start_soon(watch)
+        while answered < 100:
+            await trio.sleep(0)
+        nursery.cancel_scope.cancel()
+    assert max(after - before for before, after in pairwise([0, *seen])) <= 3
 
 
 async def test_a_misused_exchange_says_so() -> None:
