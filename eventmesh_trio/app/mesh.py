@@ -16,6 +16,7 @@ from eventmesh_trio.app.embedded import EmbeddedStream, embedded_spec
 from eventmesh_trio.app.health import health, stats
 from eventmesh_trio.app.observability import Metrics
 from eventmesh_trio.errors import OverloadedError, StreamingError, bare
+from eventmesh_trio.mesh.flow import Track
 from eventmesh_trio.mesh.global_metrics import GlobalStreamingMetrics
 from eventmesh_trio.mesh.hub import Hub
 from eventmesh_trio.mesh.observers import LifecycleChannel, Loss
@@ -52,7 +53,8 @@ class Mesh:
     cache: DocumentCache
     metrics: Metrics
     search: SearchProvider
-    dialects: WeakKeyDictionary[Run, Dialect] = attrs.field(factory=WeakKeyDictionary)
+    dialects: WeakKeyDictionary[Track, Dialect] = attrs.field(factory=WeakKeyDictionary)
+    """In which a socket asked for a run, for as long as its events are kept."""
     answers: WeakKeyDictionary[Run, FirstAnswer] = attrs.field(factory=WeakKeyDictionary)
     """Of the deep searches: whether their provider has served."""
     service: Drain = attrs.field(factory=Drain, init=False)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from eventmesh_trio.abc import Encoder
 from eventmesh_trio.app.stream_config import Protocol, StreamConfig
+from eventmesh_trio.mesh.flow import Track
 from eventmesh_trio.mesh.reader import ReaderSpec, Until
 from eventmesh_trio.wire.headers import ReaderWishes
 
@@ -17,7 +18,7 @@ def reader_spec(
     wishes: ReaderWishes,
     *,
     protocol: Protocol,
-    encoder_for: Callable[[str | None], Encoder],
+    encoder_for: Callable[[Track | None], Encoder],
     until: Until,
     connection_id: str,
     request_id: str | None = None,

@@ -27,6 +27,7 @@ from eventmesh_trio.errors import (
     WebSocketClosed,
     bare,
 )
+from eventmesh_trio.mesh.flow import Track
 from eventmesh_trio.mesh.run import Run
 from eventmesh_trio.mesh.session import Session
 from eventmesh_trio.mesh.subscriber import Subscriber
@@ -68,7 +69,7 @@ async def crawl_websocket(mesh: Mesh, call: Call) -> None:
         mesh.config.stream,
         wishes,
         protocol="websocket",
-        encoder_for=partial(_encoder_for, mesh, session, socket),
+        encoder_for=partial(_encoder_for, mesh, session.session_id, socket),
         until="never",
         connection_id=request.connection_id,
         requested_at=request.received_at,
@@ -79,20 +80,15 @@ async def crawl_websocket(mesh: Mesh, call: Call) -> None:
     await connection.serve(request.received_at)
 
 
-def _encoder_for(
-    mesh: Mesh, session: Session, socket: WebSocket, request_id: str | None
-) -> Encoder:
+def _encoder_for(mesh: Mesh, session_id: str, socket: WebSocket, track: Track | None) -> Encoder:
     """Each run's events in the dialect that it was started in.
 
     No method of `_Connection`: its reader asks it, which would make of both, and of the session's
     log, a cycle that only the collector of garbage frees.
     """
-    dialect: Dialect | None = None
-    if request_id is not None:
-        run = session.runs.get(request_id)
-        dialect = "envelope" if run is None else mesh.dialects.get(run, "envelope")
+    dialect = None if track is None else mesh.dialects.get(track, "envelope")
     framing: MessageFraming = "frame" if socket.takes_frames else "message"
-    return message_encoder(dialect, framing, session.session_id, socket.frame_style)
+    return message_encoder(dialect, framing, session_id, socket.frame_style)
 
 
 @attrs.define(eq=False)
@@ -177,7 +173,7 @@ class _Connection:
         if run is not None and run.live:
             raise ConflictError("a run with this id is live")
         run, _ = start(request_id=request_id, reader=None)
-        self.mesh.dialects[run] = command.dialect or "envelope"
+        self.mesh.dialects[run.track] = command.dialect or "envelope"
         self.subscriber.note_asked(request_id, self.commanded_at)
 
     async def _control(self, command: Command) -> None:
@@ -191,7 +187,7 @@ class _Connection:
         named = request_id or (addressed[0].request_id if len(addressed) == 1 else None)
         dialect = command.dialect
         if dialect is None and addressed:
-            dialect = self.mesh.dialects.get(addressed[0])
+            dialect = self.mesh.dialects.get(addressed[0].track)
         await self._post(dialect, self._reply(tag, members, named))
 
     async def _status(self, command: Command) -> None:

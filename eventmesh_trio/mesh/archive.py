@@ -195,6 +195,8 @@ class Archive:
         stop = self._plain_until(start, stop)
         if start > stop:
             return b"", 0, 0, False
+        if not must and self.weight(start, start) > room:
+            return b"", 0, 0, True  # and is not encoded to find that out
         batch = self._made(encoder, start, stop, room, must=must)
         if batch is not None:
             fits = must or len(batch.data) <= room
@@ -227,10 +229,10 @@ class Archive:
         """
         if self.shares.steps:
             step = self.shares.steps.get((encoder, start))
-            if step is None or step.taken > most:
-                return None
-            nbytes = step.batch.nbytes
-            return step if nbytes <= room or nbytes <= room + on_top() else None
+            if step is not None:
+                nbytes = step.batch.nbytes
+                fits = nbytes <= room or nbytes <= room + on_top()
+                return step if fits and step.taken <= most else None
         press = self._press
         if press is None or not max(self._first, self._turns[-1]) <= start < press.start:
             return None
@@ -282,6 +284,9 @@ class Archive:
             and self.weight(press.start, newest) * self._swelling > press.room
             and self._plain_until(press.start, newest) == newest
         ):
+            if self.weight(press.start, press.start) > press.room:
+                self._press = None  # it will not be kept as its bytes, so nothing is gained
+                return
             batch = self._encode_batch(press.encoder, press.start, newest, press.room)
             if not _is_kept(batch):
                 self._press = None

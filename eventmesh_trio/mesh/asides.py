@@ -185,7 +185,7 @@ class Asides:
         progress = track.progress()
         if progress is not None:
             event = self._personal(progress, track, self.statistics())
-            if not outlet.offer([event], track.request_id):
+            if not outlet.offer([event], track):
                 return
         self._note_progress(track, now)
 

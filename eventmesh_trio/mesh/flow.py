@@ -175,6 +175,7 @@ class Track(Flow):
     """What the log knows of one run; it outlives the run, as long as its events are kept."""
 
     __slots__ = (
+        "__weakref__",
         "first_result_seq",
         "first_seq",
         "last_turn",

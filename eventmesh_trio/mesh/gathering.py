@@ -240,7 +240,7 @@ class Gathering:
         if progress is not None:
             parts.append(progress)
         parts.append(personal_event(event, self._spec, self._limits, statistics))
-        if not outlet.offer(parts, track.request_id):
+        if not outlet.offer(parts, track):
             return False
         if self.first_bytes is not None:
             if isinstance(event, Metadata):

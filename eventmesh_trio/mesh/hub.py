@@ -32,8 +32,6 @@ __all__ = ["SHUTDOWN", "Hub", "open_hub"]
 SHUTDOWN: Final = "shutdown"
 """The ``reason`` in the summary of a run that the server ends."""
 
-"""The window of a place that is held for a reader who has not come yet: that of the default."""
-
 _RETRY_SECONDS: Final = 5.0
 
 

@@ -32,7 +32,7 @@ class Outlet(ABC, Generic[T]):
         self.full = False
 
     @abstractmethod
-    def offer(self, events: Sequence[Event], request_id: str | None) -> bool:
+    def offer(self, events: Sequence[Event], track: Track | None) -> bool:
         """Take all of these events of one run (None: of no run), or none of them."""
 
     @abstractmethod
@@ -51,7 +51,7 @@ class EncodedOutlet(Outlet[bytes]):
     __slots__ = ("_encoder_for", "_log", "_room", "events", "nbytes", "sole")
 
     def __init__(
-        self, log: EventLog, encoder_for: Callable[[str | None], Encoder], room: int
+        self, log: EventLog, encoder_for: Callable[[Track | None], Encoder], room: int
     ) -> None:
         super().__init__()
         self._log = log
@@ -62,8 +62,8 @@ class EncodedOutlet(Outlet[bytes]):
         self.sole: tuple[int, int, Track, Encoder] | None = None
         """From where on, how many, whose and how encoded the events are, if it has nothing else."""
 
-    def offer(self, events: Sequence[Event], request_id: str | None) -> bool:
-        encoder = self._encoder_for(request_id)
+    def offer(self, events: Sequence[Event], track: Track | None) -> bool:
+        encoder = self._encoder_for(track)
         pieces = [encoder.encode(event) for event in events]
         nbytes = sum(map(len, pieces))
         if self.items and self.nbytes + nbytes > self._room:
@@ -74,7 +74,7 @@ class EncodedOutlet(Outlet[bytes]):
         return True
 
     def take(self, track: Track, start: int, stop: int) -> int:
-        encoder = self._encoder_for(track.request_id)
+        encoder = self._encoder_for(track)
         alone = not self.items
         count = self._take(track, encoder, start, stop)
         self.sole = (start, count, track, encoder) if alone else None
@@ -148,7 +148,7 @@ class EventOutlet(Outlet[Event]):
     def offer(
         self,
         events: Sequence[Event],
-        request_id: str | None,  # noqa: ARG002  # events know it; only encoders differ by it
+        track: Track | None,  # noqa: ARG002  # events know it; only encoders differ by it
     ) -> bool:
         for event in events:
             self.items.append(event)
@@ -159,7 +159,7 @@ class EventOutlet(Outlet[Event]):
         event = self._log.event(start)
         if isinstance(event, PERSONAL):
             return 0
-        return int(self.offer([event], track.request_id))
+        return int(self.offer([event], track))
 
     def take_notices(self, notices: list[bytes]) -> None:
         """Notices are bytes for a connection's writer: they wait for `receive_batch`."""

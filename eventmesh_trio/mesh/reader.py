@@ -8,6 +8,7 @@ import attrs
 from attrs import validators
 
 from eventmesh_trio.abc import Encoder
+from eventmesh_trio.mesh.flow import Track
 
 __all__ = [
     "Batch",
@@ -28,11 +29,11 @@ StreamProtocol = Literal["ndjson", "sse", "websocket", "channel"]
 class ReaderSpec:
     """How one reader wants its events. Defaults are those of ``docs/wire.rst``.
 
-    ``encoder_for`` picks the encoder of a run's events by its ``request_id``, and with None that
-    of what belongs to no run (a gap, a heartbeat). It must give equal encoders for equal ids.
+    ``encoder_for`` picks the encoder of the events of a run, and with None that of what belongs to
+    no run (a gap, a heartbeat). It must give equal encoders for the same run.
     """
 
-    encoder_for: Callable[[str | None], Encoder]
+    encoder_for: Callable[[Track | None], Encoder]
     until: Until = "idle"
     """When the channel ends: after ``request_id``'s summary, when no run is live, or never."""
     request_id: str | None = None

@@ -15,7 +15,8 @@ _MOST_BYTES: Final = 512 * 1024
 _MOST_STEPS: Final = 8
 """Readers that keep up stand at one place or two, those of a run that waits for them at a few."""
 _MOST_ALONE_BYTES: Final = 64 * 1024
-"""Of an event that is a step by itself, for the log may forget it sooner than this does."""
+"""Of a step that is no share, for the log may forget its events' bytes sooner than this does: it is
+one event, or its messages are not joined."""
 
 
 class Share(NamedTuple):
@@ -47,7 +48,7 @@ class Shares:
 
     ``nbytes``: what is kept; the oldest goes where it would be more than half a mebibyte.
     ``steps``: the last batches that readers took, where the next may take them as they are. They
-    consist of what is kept here, or of one event's bytes, which the log keeps.
+    consist of what is kept here, or of at most 64 KiB of single events' bytes, which the log keeps.
     """
 
     __slots__ = ("_kept", "nbytes", "steps")
@@ -75,7 +76,8 @@ class Shares:
 
     def keep_step(self, encoder: Encoder, step: Step) -> None:
         """Keep a whole batch for who stands before it; in place of the oldest."""
-        if step.taken == 1 and step.batch.nbytes > _MOST_ALONE_BYTES:
+        alone = step.taken == 1 or not encoder.joins
+        if alone and step.batch.nbytes > _MOST_ALONE_BYTES:
             return
         self.steps[encoder, step.start] = step
         if len(self.steps) > _MOST_STEPS:

@@ -24,14 +24,11 @@ from eventmesh_trio.wire.codec import (
 )
 from eventmesh_trio.wire.dialects import OMITTED, Shape, cut_result, shape_result
 from eventmesh_trio.wire.events import (
-    Document,
     ErrorInfo,
     Event,
     Heartbeat,
-    PageResult,
     Result,
     RunError,
-    SearchContent,
     SearchResult,
 )
 from eventmesh_trio.wire.scratch import Scratch, written
@@ -115,24 +112,13 @@ def _joined(
     return EncodedBatch(bytes(buffer), taken, shown)
 
 
-def _least_bytes(event: Event) -> int:
-    """Of an event's JSON, without encoding it: the characters of the document that it brings."""
-    match event:
-        case Result(result=PageResult(document=Document() as document)):
-            html = 0 if document.html is UNSET else len(document.html)
-            return len(document.text) + len(document.markdown) + html
-        case SearchResult(content=SearchContent() as content):
-            return len(content.markdown)
-    return 0
-
-
 def _cut(
     event: Result | SearchResult, nbytes: int, limit: float, encode: Callable[[Event], bytearray]
 ) -> bytearray:
     """A result's JSON with so much of its document left out that it is within ``limit``.
 
     Args:
-      nbytes: the size of the whole, or what it is at least.
+      nbytes: the size of the whole.
     """
     share = 1.0
     while True:
@@ -174,8 +160,6 @@ class HTTPEncoder:
             heads = [f"id: {event.id}\n{_BLOCK_HEADS[type(event)]}".encode() for event in events]
             data, taken = encode_json_parts(events, heads, b"\n\n", room)
             return EncodedBatch(data, taken, taken, restores=True)
-        if len(events) == 1 and _least_bytes(events[0]) > self.max_line_bytes:
-            return _joined(self._append, events, room)  # 18 MB took up to 0.1 s to be encoded first
         # `_failure`, spelt out: half the time, 0.04 us an event.
         results = [event.result for event in events if isinstance(event, Result)]
         if [page for page in results if page is not UNSET and page.error is not None]:
@@ -202,10 +186,8 @@ class HTTPEncoder:
             event = shape_result(event, self.shape)
         if ndjson:
             start = len(buffer)
-            nbytes = _least_bytes(whole)
-            if nbytes <= self.max_line_bytes:
-                encode_json_into(buffer, event)
-                nbytes = len(buffer) - start
+            encode_json_into(buffer, event)
+            nbytes = len(buffer) - start
             if nbytes > self.max_line_bytes and isinstance(whole, _CUTTABLE):
                 buffer[start:] = _cut(whole, nbytes, self.max_line_bytes, self._shaped)
             buffer += b"\n"
@@ -262,13 +244,9 @@ class _MessageEncoder(ABC):
         raise NotImplementedError("not every message of this dialect holds the whole of its event")
 
     def _append(self, buffer: bytearray, event: Event) -> None:
-        nbytes = _least_bytes(event)
-        body = bytearray()
-        if nbytes <= MAX_MESSAGE_BYTES:
-            body = self._body(event)
-            nbytes = len(body)
-        if nbytes > MAX_MESSAGE_BYTES and isinstance(event, _CUTTABLE):
-            body = _cut(event, nbytes, MAX_MESSAGE_BYTES, self._body)
+        body = self._body(event)
+        if len(body) > MAX_MESSAGE_BYTES and isinstance(event, _CUTTABLE):
+            body = _cut(event, len(body), MAX_MESSAGE_BYTES, self._body)
         if not body:
             return
         if self.framing == "frame":
@@ -310,8 +288,6 @@ class EnvelopeEncoder(_MessageEncoder):
     shape: Shape = "both"
 
     def encode_batch(self, events: Sequence[Event], room: int) -> EncodedBatch:
-        if len(events) == 1 and _least_bytes(events[0]) > MAX_MESSAGE_BYTES:
-            return super().encode_batch(events, room)
         whole = self.framing == "frame" and not self.style.window_bits and self.shape == "both"
         if not whole or OMITTED["envelope"] in set(map(type, events)):
             return super().encode_batch(events, room)

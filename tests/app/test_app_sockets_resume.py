@@ -102,6 +102,25 @@ def test_a_cursor_that_is_none_gets_a_gap_and_then_all_that_is_kept(
     assert [message["id"] for message in kept(rest)] == [event["id"] for event in events]
 
 
+def test_a_replay_has_each_run_in_the_dialect_in_which_it_was_asked_for(
+    server: ServerProcess, origin: Origin, session: str
+) -> None:
+    flat = {"action": "crawl", "requestId": "run", "urls": origin.pages(2), "options": OPTIONS}
+    with open_socket(server, session) as client:
+        client.send(flat)
+        said = client.receive_until("summary")
+        crawl(client, origin.pages(2))  # another run of the same name
+        said += client.receive_until("summary")
+    with open_socket(server, session, "start") as client:
+        again = client.receive_until("summary") + client.receive_until("summary")
+    logged = [message for message in again if tag_of(message) in ("start", "metadata", "result")]
+    shapes = ["flat" if "requestId" in message else "envelope" for message in logged]
+    assert shapes == ["flat"] * 3 + ["envelope"] * 3
+    assert [m for m in logged if tag_of(m) == "result"] == [
+        m for m in said if tag_of(m) == "result"
+    ]
+
+
 # --- Two sockets ----------------------------------------------------------------------------------
 
 

@@ -18,12 +18,13 @@ ROOM = 12_000
 
 
 class CountingEncoder:
-    """NDJSON, and how often a batch was made."""
+    """NDJSON, how often a batch was made, and the bytes of the longest."""
 
     joins = True
 
     def __init__(self) -> None:
         self.made = 0
+        self.longest = 0
         self._lines = HTTPEncoder("ndjson")
 
     def encode(self, event: Event) -> bytes:
@@ -31,7 +32,9 @@ class CountingEncoder:
 
     def encode_batch(self, events: Sequence[Event], room: int) -> EncodedBatch:
         self.made += 1
-        return self._lines.encode_batch(events, room)
+        batch = self._lines.encode_batch(events, room)
+        self.longest = max(self.longest, len(batch.data))
+        return batch
 
     def decode_batch(self, data: bytes) -> Sequence[Event]:
         return self._lines.decode_batch(data)
@@ -176,6 +179,32 @@ def test_a_batch_made_ahead_waits_for_one_in_which_it_has_room() -> None:
     before = encoder.made
     assert log.joined(encoder, first + 1, log.top, ROOM, must=True)[1] > 1
     assert encoder.made == before
+
+
+def test_an_event_longer_than_a_batch_is_encoded_when_it_is_read_and_once() -> None:
+    log, track, encoder, _ = a_full_log()
+    log.append(track, result_event(track.request_id, 0, 1, "x" * MIB))
+    long = log.top
+    assert encoder.longest < MIB
+    # Behind something else in the batch it has no room, as is known without encoding it.
+    assert log.joined(encoder, long, long, ROOM, must=False) == (b"", 0, 0, True)
+    assert encoder.longest < MIB
+    before = encoder.made
+    assert log.joined(encoder, long, long, ROOM, must=True)[1] == 1
+    assert encoder.longest > MIB
+    assert encoder.made == before + 1
+
+
+def test_what_was_made_ahead_is_handed_out_though_another_reader_was_there() -> None:
+    log, track, encoder, first = a_full_log()
+    fill(log, track, 100)
+    start = first + 1 + sum(read_some(log, encoder, first + 1, 1))
+    expected = log.next_step(encoder, start, 1000, ROOM, int)
+    assert expected is not None
+    log.shares.keep_step(encoder, expected._replace(start=1))
+    again = log.next_step(encoder, start, 1000, ROOM, int)
+    assert again is not None
+    assert again.batch.pieces == expected.batch.pieces
 
 
 ENCODERS = (HTTPEncoder("ndjson"), HTTPEncoder("sse"), EnvelopeEncoder("frame"))

@@ -210,7 +210,11 @@ async def test_each_run_is_encoded_as_its_own_encoder_wants(
     session = hub.open_session("s")
     encoders = {None: HTTPEncoder("sse"), "a": HTTPEncoder("ndjson"), "b": HTTPEncoder("sse")}
     reader = session.subscribe(
-        ReaderSpec(encoder_for=encoders.__getitem__, until="never", progress=False)
+        ReaderSpec(
+            encoder_for=lambda track: encoders[track and track.request_id],
+            until="never",
+            progress=False,
+        )
     )
     for name in "ab":
         hub.start_run(session, SmallJob(name, nap=1), request_id=name)

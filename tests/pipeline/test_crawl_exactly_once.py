@@ -144,7 +144,7 @@ class Storm:
         return summary.status
 
 
-def _encoder_for(_: str | None) -> Encoder:
+def _encoder_for(_: object) -> Encoder:
     return HTTPEncoder("ndjson")
 
 
