@@ -1,7 +1,9 @@
 """A real headless Chromium, driven over the DevTools protocol."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
@@ -15,6 +17,7 @@ import trio_websocket
 from tests.helpers.programs import require_program
 
 START_SECONDS = 30.0
+END_SECONDS = 10.0
 MAX_MESSAGE_BYTES = 16 * 2**20
 # The wrapper in /usr/bin starts this and does not become it: killing the wrapper would leave it.
 _REAL = Path("/usr/lib/chromium/chromium-headless-shell")
@@ -57,10 +60,12 @@ async def open_page(url: str) -> AsyncIterator[Page]:
     program = require_program(
         "chromium-headless-shell", "apt-get install --yes chromium-headless-shell"
     )
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+    with tempfile.TemporaryDirectory() as profile:
         command = [str(_REAL) if _REAL.exists() else program, *_FLAGS]
         process = await trio.lowlevel.open_process(
-            [*command, f"--user-data-dir={profile}", url], stderr=subprocess.PIPE
+            [*command, f"--user-data-dir={profile}", url],
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
         try:
             assert process.stderr is not None
@@ -84,11 +89,13 @@ async def open_page(url: str) -> AsyncIterator[Page]:
                     yield page
                 nursery.cancel_scope.cancel()
         finally:
-            process.kill()
-            with trio.move_on_after(10, shield=True):
+            os.killpg(process.pid, signal.SIGKILL)
+            with trio.fail_after(END_SECONDS, shield=True):
                 await process.wait()
-            if process.stderr is not None:
-                await process.stderr.aclose()
+                assert process.stderr is not None
+                async with process.stderr:
+                    # To its end: the last of its processes to go might still write to the profile.
+                    await _drain(process.stderr)
 
 
 async def _tab(port: int, url: str) -> str:

@@ -111,7 +111,7 @@ async def test_three_runs_get_the_same_number_of_turns_for_as_long_as_all_wait(
         for run, count in (("a", 400), ("b", 100), ("c", 50)):
             for _ in range(count):
                 nursery.start_soon(lambda run=run: visits.visit(run, seconds=1))
-    first = visits.order[4:150]
+    first = visits.order[4:130]  # the first four took theirs unasked, maybe all of "c"
     assert max(map(first.count, "abc")) - min(map(first.count, "abc")) <= 2
 
 
