@@ -222,7 +222,7 @@ def test_a_spacer_is_no_picture_and_what_only_sounds_like_one_is(source: str, sh
 def test_an_address_full_of_suffixes_is_read_in_one_pass() -> None:
     source = "/i/" + "ank.png#" * 100_000
     started = time.thread_time()
-    assert image_source({"src": source}) == source
+    assert image_source({"src": source}) == ""  # it is too long
     assert time.thread_time() - started < 1
 
 

@@ -194,15 +194,14 @@ class Nesting:
         return tags
 
     def _end_implied(self, name: bytes) -> None:
-        if name in _BREAKS_OUT and self.in_foreign():
-            inner = max(self.places[part][-1] for part in _FOREIGN if self.places.get(part))
-            if all(
-                not places or places[-1] < inner for places in map(self.places.get, _INTEGRATION)
-            ):
+        places = self.places
+        if (places.get(b"svg") or places.get(b"math")) and name in _BREAKS_OUT:
+            inner = max(places[part][-1] for part in _FOREIGN if places.get(part))
+            if all(not open_at or open_at[-1] < inner for open_at in map(places.get, _INTEGRATION)):
                 self._pop_to(inner)
         if name in _ITEMS:
             self._end_nearest(_ITEMS[name], self.lists)
-        if name in _CLOSE_P:
+        if name in _CLOSE_P and places.get(b"p"):
             self._end_nearest((b"p",), self.scopes)
         if name in _CELLS:
             self._end_nearest(_CELLS[name], self.tables)
@@ -213,7 +212,7 @@ class Nesting:
         elif (
             self.stack
             and self.stack[-1] in _AT_ONCE.get(name, ())
-            and (name not in _IN_RUBY or self.places.get(b"ruby"))
+            and (name not in _IN_RUBY or places.get(b"ruby"))
         ):
             self._pop_to(len(self.stack) - 1)
 
@@ -299,21 +298,21 @@ def prune_tags(markup: bytes, max_depth: int, max_reopened: int) -> bytes:
     foreign = False  # whether there was a drawing or formula at all
     pattern = _TOKEN
     while (match := pattern.search(markup, position)) is not None:
-        position = match.end()
-        name = match["name"]
+        start, position = match.span()
+        end, name = match.group("end", "name")
         if name is None:
             continue  # a comment, or text that only looks like tags
         name = name.lower()
-        if name in FORMATTING and match.end() - match.start() > _BYTES_PER_COPY:
+        if position - start > _BYTES_PER_COPY and name in FORMATTING:
             # With an element its attributes are copied.
-            cost = 1 + (match.end() - match.start()) // _BYTES_PER_COPY
+            cost = 1 + (position - start) // _BYTES_PER_COPY
             nesting.costs[name] = max(nesting.costs[name], cost)
-        stay = nesting.end(name) if match["end"] else nesting.start(name)
+        stay = nesting.end(name) if end else nesting.start(name)
         if foreign or name in _FOREIGN:
             foreign = True
             pattern = _FOREIGN_TOKEN if nesting.in_foreign() else _TOKEN
         if not stay:
-            kept.append(markup[copied : match.start()])
+            kept.append(markup[copied:start])
             copied = position
         if allowed and not nesting.formatting_allowed:
             allowed = False
