@@ -335,6 +335,8 @@ class Page:
     wire_bytes: int  # body bytes as received, codings not removed, all hops
     elapsed_seconds: float
     rendered: bool = False
+    cut_short: bool = False
+    """Rendered, and taken before it was loaded and quiet: the caller had no more time."""
 
 
 @attrs.frozen

@@ -27,6 +27,7 @@ from eventmesh_trio.app.options import (
     settings_options,
     store_option,
     with_user_store,
+    without_hurry,
 )
 from eventmesh_trio.errors import EventMeshError, ValidationError, leaves
 from eventmesh_trio.wire.requests import parse_crawl_request, parse_deepsearch_request
@@ -142,7 +143,13 @@ def _tls(certificate: str | None, key: str | None) -> Any:
 
 @main.command()
 @click.argument("urls", nargs=-1)
-@click.option("-i", "--input", "source", type=click.File("r"), help="URLs, one a line; - is stdin.")
+@click.option(
+    "-i",
+    "--input",
+    "source",
+    type=click.File("r", encoding="utf-8-sig"),
+    help="URLs, one a line; - is stdin.",
+)
 @click.option("--server", metavar="URL", help="Crawl on this server, not in this process.")
 @output_option
 @format_option
@@ -177,7 +184,8 @@ def crawl(
     if not wanted:
         raise click.UsageError("no URLs: name some, or give a list with -i FILE")
     flags = _flags_of_ours(server, allow_private, browser)
-    config = read_options(file, profile, assignments, **flags).config
+    settled = read_options(file, profile, assignments, **flags)
+    config = without_hurry(settled, settled.config)
     try:
         parse_crawl_request({"urls": wanted}, max_urls=config.server.max_urls)
     except ValidationError as error:
@@ -242,6 +250,7 @@ def search(
     settled = read_options(file, profile, assignments, **flags)
     is_local = server is None and settled.config.search.provider == "local"
     config = with_user_store(settled, only_if_there=True) if is_local else settled.config
+    config = without_hurry(settled, config)
     sys.exit(
         trio.run(
             partial(

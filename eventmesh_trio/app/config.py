@@ -112,7 +112,9 @@ class FetchConfig(FetchLimits):
     deny_ports: tuple[int, ...] = tuple(sorted(BAD_PORTS))
     user_agent: str = attrs.field(
         default=f"eventmesh_trio/{__version__}",
-        validator=validators.matches_re(r"[\x20-\x7e]{1,512}"),
+        validator=validators.and_(
+            validators.max_len(512), validators.matches_re(r"[!-~](?:[ -~]*[!-~])?")
+        ),
     )
 
     def __attrs_post_init__(self) -> None:

@@ -22,6 +22,8 @@ from eventmesh_trio.errors import (
     ConfigError,
     ConnectionBroken,
     EventMeshError,
+    NotFoundError,
+    OverloadedError,
     TLSFailure,
     WebSocketClosed,
     leaves,
@@ -45,6 +47,8 @@ NO_SERVER: Final = 3
 REFUSED: Final = 4
 INTERRUPTED: Final = 128 + signal.SIGINT
 PIPE_CLOSED: Final = 128 + signal.SIGPIPE
+_GATEWAY: Final = (502, 504)
+"""What a proxy answers when the server is away; 503 is the server's own word, too."""
 
 _LINES: Final = HTTPEncoder("ndjson")
 
@@ -141,8 +145,9 @@ def _code_of(error: BaseException, server: str | None) -> int:
         return WRONG_USAGE
     if server is None:
         return SOME_FAILED
-    lost = (ConnectionBroken, TLSFailure, WebSocketClosed)
-    return NO_SERVER if isinstance(error, lost) else REFUSED
+    lost = isinstance(error, (ConnectionBroken, TLSFailure, WebSocketClosed))
+    by_proxy = isinstance(error, OverloadedError) and error.context.get("status") in _GATEWAY
+    return NO_SERVER if lost or by_proxy else REFUSED
 
 
 @asynccontextmanager
@@ -187,32 +192,53 @@ async def _follow(
     total: int,
 ) -> int:
     interrupted = False
+    stream: Crawl | None = None
     summary: Summary | None = None
+    following = trio.CancelScope()
 
-    async def watch_interrupt(stream: Crawl) -> None:
+    async def watch_interrupt() -> None:
         nonlocal interrupted
         await anext(signals)
         interrupted = True
-        await stream.cancel()  # its summary still comes, and ends the loop below
-        await anext(signals)
-        nursery.cancel_scope.cancel()
-
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with opening as stream, trio.open_nursery() as nursery:
-            nursery.start_soon(watch_interrupt, stream)
-            with ProgressBar(total) as bar:
-                async for event in stream:
-                    if isinstance(event, UnknownEvent):
-                        continue
-                    bar.show(event)
-                    if data := render(event):
-                        # In a thread: a pager that nobody scrolls must not hold up Ctrl-C.
-                        await trio.to_thread.run_sync(_write, file, data, abandon_on_cancel=True)
-                    if isinstance(event, Summary):
-                        summary = event
+        if stream is None:  # the server has not answered yet
             nursery.cancel_scope.cancel()
-    if interrupted or summary is None:
+            return
+        try:
+            await stream.cancel()  # its summary still comes, and ends the loop below
+        except EventMeshError as error:
+            click.echo(f"eventmesh: not cancelled yet: {error}", err=True)
+        await anext(signals)
+        following.cancel()
+
+    try:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch_interrupt)
+                async with opening as stream:
+                    with following, ProgressBar(total) as bar:
+                        async for event in stream:
+                            if isinstance(event, UnknownEvent):
+                                continue
+                            bar.show(event)
+                            if data := render(event):
+                                # In a thread: a pager that nobody scrolls must not hold up Ctrl-C.
+                                await trio.to_thread.run_sync(
+                                    _write, file, data, abandon_on_cancel=True
+                                )
+                            if isinstance(event, Summary):
+                                summary = event
+                nursery.cancel_scope.cancel()
+    except* EventMeshError as group:
+        failure = next(leaves(group))
+        if not interrupted:
+            if stream is not None and isinstance(failure, NotFoundError):
+                raise ConnectionBroken(f"the server was lost: {failure.message}") from failure
+            raise
+        click.echo(f"eventmesh: {failure}", err=True)
+    if interrupted:
         return INTERRUPTED
+    if summary is None:
+        raise ConnectionBroken("the stream ended without its summary")
     whole = summary.status == "completed" and summary.successful == summary.total_urls
     return 0 if whole else SOME_FAILED
 

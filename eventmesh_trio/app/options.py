@@ -1,9 +1,11 @@
 """The flags that every command with a configuration has, and what they come to."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
 import click
@@ -24,7 +26,10 @@ __all__ = [
     "settings_options",
     "store_option",
     "with_user_store",
+    "without_hurry",
 ]
+
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 allow_private_option = click.option(
     "--allow-private",
@@ -128,6 +133,16 @@ def with_user_store(settled: Settled, *, only_if_there: bool) -> Config:
     return attrs.evolve(config, cache=attrs.evolve(config.cache, store=store))
 
 
+def without_hurry(settled: Settled, config: Config) -> Config:
+    """A configuration in which a run waits for its only reader for as long as that takes.
+
+    That is a pipe: a pager that nobody scrolls, a shell that is stopped.
+    """
+    if "mesh.stall_seconds" in settled.origins:
+        return config
+    return attrs.evolve(config, mesh=attrs.evolve(config.mesh, stall_seconds=inf))
+
+
 def absolute_url(url: str) -> str:
     """What was meant by a URL on the command line: https, where it does not say."""
-    return url if "://" in url else f"https://{url}"
+    return url if _SCHEME.match(url) is not None else f"https://{url}"

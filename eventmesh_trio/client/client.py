@@ -10,12 +10,13 @@ Control goes over requests of its own, whatever carries the stream: an answer th
 through the stream would wait behind all that its reader has not taken yet.
 """
 
+import re
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import trio
@@ -23,16 +24,19 @@ import trio
 from eventmesh_trio.client.address import parse_base_url
 from eventmesh_trio.client.connection import OpenStream, dial
 from eventmesh_trio.client.endpoint import Endpoint, convert
-from eventmesh_trio.client.follow import Follower, OpenFeed, is_event_id
+from eventmesh_trio.client.follow import Follower, is_event_id
 from eventmesh_trio.client.limits import ClientLimits
 from eventmesh_trio.client.openers import HTTPFraming, HTTPOpener, Operation, WebSocketOpener
 from eventmesh_trio.client.stream import Command, CrawlStream, control
-from eventmesh_trio.errors import ValidationError
+from eventmesh_trio.errors import ConfigError, ValidationError
 from eventmesh_trio.wire.headers import parse_identifier
 from eventmesh_trio.wire.requests import CrawlOptions
 from eventmesh_trio.wire.sessions import SessionInfo
 
 __all__ = ["Client", "StreamProtocol", "open_client"]
+
+_FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE: Final = re.compile(r"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 
 StreamProtocol = Literal["sse", "ndjson", "websocket"]
 
@@ -55,9 +59,12 @@ async def open_client(
       open_stream: makes connections, in place of TCP, TLS and Unix sockets.
       fields: header fields of every request.
     Raises:
-      ConfigError: a base URL that cannot be read.
+      ConfigError: a base URL that cannot be read, or a field that cannot be sent.
     """
     address = parse_base_url(base_url)
+    for name, value in fields:
+        if _FIELD_NAME.fullmatch(name) is None or _FIELD_VALUE.fullmatch(value) is None:
+            raise ConfigError(f"the header field {name!r} cannot be sent (RFC 9110, section 5)")
     if open_stream is None:
         if ssl_context is None and address.scheme == "https":
             ssl_context = ssl.create_default_context()
@@ -152,13 +159,13 @@ class Client:
     ) -> AsyncIterator[CrawlStream]:
         session = parse_identifier(session_id or f"client-{uuid.uuid4()}", "session_id")
         request_id = f"req-{uuid.uuid4()}"
-        opener: OpenFeed
+        opener: HTTPOpener | WebSocketOpener
         if protocol == "websocket":
             opener = WebSocketOpener(self._endpoint, session, request_id, body, operation)
         else:
             opener = HTTPOpener(self._endpoint, protocol, session, request_id, body, operation)
         follower = Follower(opener, self._endpoint.limits, request_id=request_id)
-        stream = CrawlStream(self._endpoint, follower, session, request_id)
+        stream = CrawlStream(self._endpoint, follower, session)
         try:
             await follower.wait_ready()
             yield stream
@@ -166,8 +173,9 @@ class Client:
             # Shielded: we are often here because we were cancelled. Bounded: the server may be
             # gone.
             try:
-                with trio.move_on_after(self._endpoint.limits.farewell_seconds, shield=True):
-                    await stream.leave()
+                if opener.sent:
+                    with trio.move_on_after(self._endpoint.limits.farewell_seconds, shield=True):
+                        await stream.leave()
             finally:
                 await follower.aclose()
 
@@ -196,7 +204,7 @@ class Client:
             last_event_id=last_event_id,
         )
         try:
-            yield CrawlStream(self._endpoint, follower, session_id, None)
+            yield CrawlStream(self._endpoint, follower, session_id)
         finally:
             await follower.aclose()
 

@@ -66,7 +66,7 @@ async def connect(
             cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
             if isinstance(cause, ssl.SSLCertVerificationError):
                 raise TLSFailure(f"the certificate of {address} is refused: {cause}") from error
-            raise ConnectFailed(f"cannot connect to {address}: {error}") from error
+            raise ConnectFailed(f"cannot connect to {address}: {cause or error}") from error
     raise ConnectFailed(f"cannot connect to {address} within {limits.connect_seconds:g} s")
 
 

@@ -53,14 +53,21 @@ class Endpoint:
         return await connect(self._open_stream, self.address, self.limits)
 
     async def request(
-        self, method: str, target: str, fields: Sequence[tuple[str, str]], body: bytes = b""
+        self,
+        method: str,
+        target: str,
+        fields: Sequence[tuple[str, str]],
+        body: bytes = b"",
+        stream: trio.abc.Stream | None = None,
     ) -> Response:
         """Send a request on a connection of its own; the response's head has come.
 
+        Args:
+          stream: the connection, where it is made already.
         Raises what `connect` raises; ConnectionBroken, RemoteProtocolError.
         """
         return await request(
-            await self.connect(),
+            await self.connect() if stream is None else stream,
             self.address,
             method,
             target,

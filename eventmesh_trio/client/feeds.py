@@ -41,6 +41,11 @@ class Feed(Protocol):
         """How long the server asked to wait before a reconnect."""
         ...
 
+    @property
+    def request_id(self) -> str | None:
+        """The run that the server says it is of: an equal request may have begun it before."""
+        ...
+
     async def receive_batch(self) -> Sequence[AnyStreamEvent] | None:
         """The events that are there, maybe none; None when the stream ended whole.
 
@@ -80,7 +85,10 @@ class NDJSONFeed:
 
     retry_seconds: float | None = None
 
-    def __init__(self, response: Response, max_event_bytes: int) -> None:
+    def __init__(
+        self, response: Response, max_event_bytes: int, request_id: str | None = None
+    ) -> None:
+        self.request_id = request_id
         self._response = response
         self._decoder = NDJSONDecoder(max_event_bytes)
         self._ended = False
@@ -115,7 +123,10 @@ class SSEFeed:
     that have none.
     """
 
-    def __init__(self, response: Response, max_event_bytes: int) -> None:
+    def __init__(
+        self, response: Response, max_event_bytes: int, request_id: str | None = None
+    ) -> None:
+        self.request_id = request_id
         self._response = response
         self._decoder = SSEDecoder(max_event_bytes=max_event_bytes)
 
@@ -167,8 +178,8 @@ class EnvelopeFeed:
         operation: str = "crawl",
         has_begun: bool,
     ) -> None:
+        self.request_id = request_id
         self._socket = socket
-        self._request_id = request_id
         self._body = body
         self._operation = operation
         self._has_begun = has_begun  # an event of the run has come, over this or an earlier socket
@@ -178,7 +189,7 @@ class EnvelopeFeed:
 
     async def send_request(self) -> None:
         """Ask for the run. A cancelled or failed call leaves the socket unusable."""
-        await self._send(self._operation, {"request_id": self._request_id, **self._body})
+        await self._send(self._operation, {"request_id": self.request_id, **self._body})
 
     async def send_status(self) -> None:
         """Ask which runs there are; `receive_batch` acts on the answer."""
@@ -218,7 +229,7 @@ class EnvelopeFeed:
             self._take_refusal(_decode_reply(data))
             return None
         event = _decode(data)
-        self._has_begun |= request_id_of(event) == self._request_id
+        self._has_begun |= request_id_of(event) == self.request_id
         return event
 
     async def say_goodbye(self) -> None:
@@ -234,7 +245,7 @@ class EnvelopeFeed:
     def _take_status(self, data: Any) -> None:
         runs = data.get("requests") if isinstance(data, dict) else None
         known = [run.get("request_id") for run in runs or () if isinstance(run, dict)]
-        if self._request_id in known:
+        if self.request_id in known:
             return
         if self._has_begun:
             raise NotFoundError("the server no longer has this run", context={"runs": known})
@@ -246,7 +257,7 @@ class EnvelopeFeed:
         error = error_from_members(
             {"details": details, **members} if isinstance(members, dict) else {}
         )
-        ours = isinstance(details, dict) and details.get("request_id") == self._request_id
+        ours = isinstance(details, dict) and details.get("request_id") == self.request_id
         if self._asked_again and ours and isinstance(error, ConflictError):
             return  # the first request was not lost after all, only late
         raise error

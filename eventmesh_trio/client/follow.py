@@ -4,6 +4,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Final
 
 import trio
@@ -11,7 +12,12 @@ import trio
 from eventmesh_trio.client.connection import ConnectFailed
 from eventmesh_trio.client.feeds import AnyStreamEvent, Feed, request_id_of
 from eventmesh_trio.client.limits import ClientLimits
-from eventmesh_trio.errors import ConnectionBroken, EventMeshError, WebSocketClosed
+from eventmesh_trio.errors import (
+    ConnectionBroken,
+    EventMeshError,
+    RemoteProtocolError,
+    WebSocketClosed,
+)
 from eventmesh_trio.wire.events import Gap, Summary, UnknownEvent
 
 __all__ = ["Follower", "OpenFeed", "is_event_id", "is_transient"]
@@ -45,8 +51,8 @@ class Follower:
     Args:
       open_feed: makes one connection.
       last_event_id: where to start; None: with all that the server keeps.
-      request_id: follow only this run, to its ``summary``; None: all runs, until the server has no
-        more.
+      request_id: follow only this run, to its ``summary``, or the one that the server says it is;
+        None: all runs, until the server has no more.
       spread: a random number between 0 and 1.
     """
 
@@ -66,15 +72,16 @@ class Follower:
         self.reached_server = False  # a connection was made, whatever came of it
         self._open_feed = open_feed
         self._limits = limits
-        self._request_id = request_id
+        self.request_id = request_id
         self._spread = spread
         self._feed: Feed | None = None
         self._ready: deque[AnyStreamEvent] = deque()
         self._ended = False
         self._epoch, self._seq = _parse_id(last_event_id) or ("", 0)
         self._retry_seconds: float | None = None
-        # Of the connection that is open:
-        self._opened_at = 0.0
+        # Of the connection that is open, or was the last:
+        self._opened_at = inf
+        self._heard_at = 0.0
         self._brought_news = False
         # Of the outage that goes on:
         self._attempts = 0
@@ -131,6 +138,7 @@ class Follower:
         if self._feed.retry_seconds is not None:
             self._retry_seconds = self._feed.retry_seconds
         if events is not None:
+            self._heard_at = trio.current_time()
             for event in events:
                 if self._ended:
                     break
@@ -139,13 +147,13 @@ class Follower:
         # Ended whole. A server that has no more says so with 204 to the next question.
         await self._drop_feed()
         if not self._brought_news:
-            if self._request_id is not None:
+            if self.request_id is not None:
                 raise ConnectionBroken("the stream ended before the run's summary")
             self._ended = True
 
     async def _connect(self) -> None:
         self._brought_news = False
-        self._opened_at = trio.current_time()
+        self._opened_at = inf
         try:
             feed = await self._open_feed(self.last_event_id)
         except EventMeshError as error:
@@ -154,7 +162,13 @@ class Follower:
         self.reached_server = True
         self.connections += 1
         self._feed = feed
-        self._ended = feed is None
+        self._opened_at = self._heard_at = trio.current_time()
+        if feed is None:
+            if self.request_id is not None:
+                raise RemoteProtocolError("the server has no more, and the summary is missing")
+            self._ended = True
+        elif self.request_id is not None:
+            self.request_id = feed.request_id or self.request_id
 
     async def _drop_feed(self) -> None:
         feed, self._feed = self._feed, None
@@ -170,7 +184,9 @@ class Follower:
     async def _back_off(self, error: EventMeshError) -> None:
         """Wait before the next attempt, or raise ``error`` where the limits allow none."""
         now = trio.current_time()
-        if now - self._opened_at >= self._limits.steady_seconds:
+        # Pings are not told of. What was silent for longer than it may be was not, all the time.
+        heard_at = max(self._heard_at, now - self._limits.idle_seconds)
+        if heard_at - self._opened_at >= self._limits.steady_seconds:
             self._end_outage()
         if self._failing_since is None:
             self._failing_since = now
@@ -212,14 +228,14 @@ class Follower:
             self.last_event_id = event_id
             self._brought_news = True
             self._end_outage()
-        if self._request_id is not None and request_id_of(event) not in (None, self._request_id):
+        if self.request_id is not None and request_id_of(event) not in (None, self.request_id):
             return
         self._ready.append(event)
         if isinstance(event, Summary):
             self.summary = event
         # A summary of a newer shape ends its run as well.
         if isinstance(event, Summary) or _tag_of_unknown(event) == "summary":
-            self._ended = self._request_id is not None
+            self._ended = self.request_id is not None
 
     def _note_another_log(self, event: AnyStreamEvent) -> None:
         timestamp = "" if isinstance(event, UnknownEvent) else event.timestamp

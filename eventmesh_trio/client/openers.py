@@ -25,7 +25,7 @@ class _Route:
     media_type: str
     last: str  # segment of the path that a POST goes to, below the operation
     get: tuple[str, ...]
-    feed: Callable[[Response, int], Feed]
+    feed: Callable[[Response, int, str | None], Feed]
 
 
 _ROUTES: Final[Mapping[HTTPFraming, _Route]] = {
@@ -34,13 +34,15 @@ _ROUTES: Final[Mapping[HTTPFraming, _Route]] = {
 }
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class HTTPOpener:
     """Opens an SSE or NDJSON stream. With a ``body`` it is posted until something of it has come.
 
     Each POST of a run carries the same ``Idempotency-Key``: where an answer got lost, the next
     attaches to the run that the first one started. A session is attached to in one way, whatever
     the ``operation`` that its runs are.
+
+    ``sent``: a server may have heard of the run, whatever came of it.
     """
 
     endpoint: Endpoint
@@ -49,18 +51,21 @@ class HTTPOpener:
     request_id: str | None = None
     body: Mapping[str, Any] | None = None
     operation: Operation = "crawl"
+    sent: bool = attrs.field(default=False, init=False)
 
     async def __call__(self, last_event_id: str | None) -> Feed | None:
         """Raises what `Endpoint.request` raises, and the error that the server answered with."""
         route = _ROUTES[self.framing]
         if self.body is not None and self.request_id is not None and last_event_id is None:
             response = await self._post(route, self.body, self.request_id)
+            begun = response.field(b"x-request-id")
         else:
             response = await self._get(route, last_event_id)
+            begun = None
         feed: Feed | None = None
         try:
             if response.status == 200:
-                feed = self._feed(route, response)
+                feed = self._feed(route, response, begun.decode("latin-1") if begun else None)
             elif response.status != _NO_CONTENT:
                 raise await self.endpoint.refusal(response)
         finally:
@@ -77,7 +82,9 @@ class HTTPOpener:
             ("Idempotency-Key", request_id),
         ]
         target = self.endpoint.address.target(self.operation, route.last)
-        return await self.endpoint.request("POST", target, fields, encode_json(body))
+        stream = await self.endpoint.connect()
+        self.sent = True
+        return await self.endpoint.request("POST", target, fields, encode_json(body), stream)
 
     async def _get(self, route: _Route, last_event_id: str | None) -> Response:
         target = self.endpoint.address.target(*route.get, session_id=self.session_id)
@@ -86,11 +93,11 @@ class HTTPOpener:
             fields.append(("Last-Event-ID", last_event_id))
         return await self.endpoint.request("GET", target, fields)
 
-    def _feed(self, route: _Route, response: Response) -> Feed:
+    def _feed(self, route: _Route, response: Response, request_id: str | None) -> Feed:
         media_type = (response.field(b"content-type") or b"").partition(b";")[0].strip().lower()
         if media_type != route.media_type.encode():
             raise RemoteProtocolError(f"the server sent {media_type!r}, not {route.media_type}")
-        return route.feed(response, self.endpoint.limits.max_event_bytes)
+        return route.feed(response, self.endpoint.limits.max_event_bytes, request_id)
 
 
 @attrs.define(eq=False)
@@ -105,13 +112,17 @@ class WebSocketOpener:
     request_id: str
     body: Mapping[str, Any]
     operation: Operation = "crawl"
-    _asked: bool = False
+    sent: bool = attrs.field(default=False, init=False)
+    """A server may have heard of the run."""
+    _asked: bool = attrs.field(default=False, init=False)
 
     async def __call__(self, last_event_id: str | None) -> Feed:
         """Raises what `Endpoint.connect` and `ClientWebSocket.open` raise."""
         endpoint = self.endpoint
+        stream = await endpoint.connect()
+        self.sent = True
         socket = await ClientWebSocket.open(
-            await endpoint.connect(),
+            stream,
             endpoint.address,
             endpoint.address.target(
                 "crawl", "ws", session_id=self.session_id, last_event_id=last_event_id

@@ -35,15 +35,10 @@ class CrawlStream:
     ends after the run's ``summary`` (of a session: when no run is live), and raises an
     `EventMeshError` when the server stays away longer than the limits allow.
 
-    Attributes:
-      request_id: the run, or None for all runs of the session.
     """
 
-    def __init__(
-        self, endpoint: Endpoint, follower: Follower, session_id: str, request_id: str | None
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, follower: Follower, session_id: str) -> None:
         self.session_id = session_id
-        self.request_id = request_id
         self._endpoint = endpoint
         self._follower = follower
 
@@ -55,6 +50,14 @@ class CrawlStream:
             return await self._follower.receive()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
+
+    @property
+    def request_id(self) -> str | None:
+        """The run, or None for all runs of the session.
+
+        An equal request that was left behind in the session may have begun it, and named it.
+        """
+        return self._follower.request_id
 
     @property
     def summary(self) -> Summary | None:
@@ -100,8 +103,8 @@ class CrawlStream:
         await control(self._endpoint, command, self.session_id, self.request_id)
 
     async def leave(self) -> None:
-        """Cancel a run that has not ended, then close politely; `Client.crawl` does it."""
-        if self.summary is None and self._follower.reached_server:
+        """Cancel a run that was asked for and has not ended, then close politely."""
+        if self.summary is None:
             try:
                 await self.cancel()
             except EventMeshError as error:

@@ -80,7 +80,8 @@ class Reading:
     """A document, and the page that it was read from.
 
     ``stages`` are those after the fetch, in order. ``provisional``: a browser was to render the
-    page and failed, so that the next attempt may well bring a better document.
+    page and failed, or had too little time, so that the next attempt may well bring a better
+    document.
     """
 
     extraction: Extraction
@@ -176,7 +177,7 @@ class _Reader:
         first = await self._extract(page)
         stages = extraction_stages(options.extract_mode)
         if page.rendered:
-            return Reading(_unjudged(first), page, stages)
+            return Reading(_unjudged(first), page, stages, provisional=page.cut_short)
         meter.gated(first.gate_decision)
         wanted, why = self._wants_browser(page, first)
         if not wanted:
@@ -190,17 +191,18 @@ class _Reader:
         if isinstance(again.extraction, PageError):
             meter.rendered("failed")
             error = again.extraction
-            told = f"{why}rendering failed ({error.type}: {error.message}), so it is served raw"
-            return Reading(_told(first, told), page, stages, provisional=True)
+            failed = f"{why}rendering failed ({error.type}: {error.message}), so it is served raw"
+            return Reading(_told(first, failed), page, stages, provisional=True)
         second, mode = again.extraction, options.extract_mode
+        cut_short = again.page.cut_short
         sizes = f"{_size(second, mode)}, the raw document {_size(first, mode)}"
         if not is_better(second, first, mode):
             meter.rendered("discarded")
-            return Reading(_told(first, f"{why}rendered, to no avail: {sizes}"), page, stages)
+            told = _told(first, f"{why}rendered, to no avail: {sizes}")
+            return Reading(told, page, stages, provisional=cut_short)
         meter.rendered("used")
-        return Reading(
-            _told(_judged_as(second, first), f"{why}rendered: {sizes}"), again.page, stages
-        )
+        told = _told(_judged_as(second, first), f"{why}rendered: {sizes}")
+        return Reading(told, again.page, stages, provisional=cut_short)
 
     async def _read_again(self, renderer: Renderer, page: Page) -> "_Again":
         """Render a page and read what comes of it; a bug in that is a failure like any other."""

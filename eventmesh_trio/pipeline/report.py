@@ -49,7 +49,9 @@ class Outcome:
     extraction: Extraction | None = None
     error: EventMeshError | None = None
     from_cache: bool = False
-    provisional: bool = False  # a render failed: the next attempt may bring a better document
+    provisional: bool = (
+        False  # a render failed or was cut short: the next attempt may bring a better document
+    )
     entry: CacheEntry | None = None  # what the cache may keep of it
 
     @property

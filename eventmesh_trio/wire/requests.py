@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from eventmesh_trio.errors import ValidationError
+from eventmesh_trio.wire.codec import encode_json
 from eventmesh_trio.wire.urls import parse_url
 
 __all__ = [
@@ -51,11 +52,11 @@ _TIMEOUT_UNITS: Final = {  # units in a second
 }
 T = TypeVar("T")
 # In the words of both Python and ECMAScript, for openapi.json; a "$" alone lets a last LF pass.
-_PRINTABLE: Final = r"^[\x20-\x7e]+(?!\n)$"
+_PRINTABLE: Final = r"^[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?(?!\n)$"
 _COUNTRY: Final = r"^[A-Za-z]{2}(?!\n)$"
 _LOCALE: Final = r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,2}(?!\n)$"
 _PATTERNS: Final = (  # what is said of one that does not match; the pattern would be shown escaped
-    (_PRINTABLE, "only printable ASCII characters are allowed"),
+    (_PRINTABLE, "only printable ASCII characters are allowed, and no space at either end"),
     (_COUNTRY, "a country has two letters, such as DE"),
     (_LOCALE, "a locale is a language, with a region or not: de, pt-BR"),
 )
@@ -76,14 +77,13 @@ class CrawlOptions(Struct, frozen=True, kw_only=True):
     max_retries: Annotated[int, Meta(ge=0, le=10)] = 3
     respect_robots: bool = True
     user_agent: Annotated[str, Meta(min_length=1, max_length=512, pattern=_PRINTABLE)] | None = None
-    max_text_chars: Annotated[int, Meta(ge=1)] | None = None
+    max_text_chars: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
 
     @property
     def extraction_key(self) -> str:
         """What of the options changes a document: a part of its cache key."""
-        return "|".join(
-            str(value)
-            for value in (
+        return encode_json(
+            (
                 self.extract_mode,
                 self.render_mode,
                 self.dynamic_wait_for,
@@ -91,7 +91,7 @@ class CrawlOptions(Struct, frozen=True, kw_only=True):
                 self.max_text_chars,
                 self.user_agent,
             )
-        )
+        ).decode()
 
 
 class CrawlRequest(Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ import os
 import pty
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -102,6 +103,47 @@ def test_a_list_that_is_no_text_and_an_output_that_cannot_be_written_are_exit_co
         assert (done.returncode, done.stdout) == (2, "")
         assert said in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_stands_still_loses_nothing(origin: Origin):
+    pages = [origin.url(f"/large/{number}?kb=200") for number in range(12)]
+    held = ["--set", "mesh.stall_seconds=0.5"]
+    for settings, whole in ((held, False), ([], True)):
+        with subprocess.Popen(
+            [*EVENTMESH, "crawl", *ALLOW, *settings, *pages],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=CHECKOUT,
+        ) as process:
+            time.sleep(4)
+            out, _ = process.communicate(timeout=60)
+        assert (events(out.decode())[-1]["event"] == "summary") is whole
+        assert (process.returncode == 0) is whole
+
+
+def test_ctrl_c_ends_a_crawl_that_no_server_answers():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = subprocess.Popen(
+            [*EVENTMESH, "crawl", "--server", address, "http://e.org/"], cwd=CHECKOUT
+        )
+        try:
+            silent.settimeout(30)
+            connection, _ = silent.accept()
+            with connection:
+                process.send_signal(signal.SIGINT)
+                assert process.wait(10) == 130
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_a_url_without_a_scheme_may_have_one_further_on(origin: Origin):
+    host = origin.url("/page/1").removeprefix("http://")
+    done = run("crawl", *ALLOW, f"{host}?next=https://e.org/", "-i", "-", stdin="\ufeff# none\n")
+    assert [e["url"] for e in events(done.stdout) if e["event"] == "result"] == [
+        f"https://{host}?next=https://e.org/"
+    ]
 
 
 def test_a_second_ctrl_c_ends_a_crawl_whose_output_nobody_reads(origin: Origin):

@@ -99,8 +99,9 @@ class Incoming:
             h11.Response(status_code=status, headers=head), h11.Data(data=data), h11.EndOfMessage()
         )
 
-    async def begin(self, framing: str) -> None:
+    async def begin(self, framing: str, **fields: str) -> None:
         head = [("Content-Type", MEDIA[framing]), ("Transfer-Encoding", "chunked")]
+        head += [(name.replace("_", "-"), value) for name, value in fields.items()]
         await self._send(h11.Response(status_code=200, headers=head))
 
     async def no_content(self) -> None:

@@ -153,7 +153,9 @@ async def test_a_connection_that_held_long_ends_an_outage(autojump_clock: MockCl
             @peer.on_request
             async def _(incoming: Incoming) -> None:
                 await incoming.begin("sse")
-                await trio.sleep(30)
+                await trio.sleep(25)
+                await incoming.send(b": keep-alive\n\n")
+                await trio.sleep(5)
                 await incoming.cut()
 
         @peer.on_request
@@ -164,6 +166,26 @@ async def test_a_connection_that_held_long_ends_an_outage(autojump_clock: MockCl
         async with client.crawl(["http://a/"]) as stream:
             assert len([event async for event in stream]) == 2
         assert stream.connections == 8
+
+
+@pytest.mark.parametrize("head", [False, True])
+async def test_connections_on_which_nothing_comes_use_up_the_attempts_however_long_they_last(
+    autojump_clock: MockClock, head: bool
+) -> None:
+    async with open_peer(ClientLimits(max_attempts=3)) as (peer, client):
+        for _ in range(4):
+
+            @peer.on_request
+            async def _(incoming: Incoming) -> None:
+                if head:
+                    await incoming.begin("sse")
+                await trio.sleep_forever()
+
+        with pytest.raises(ConnectionBroken):
+            async with client.crawl(["http://a/"]):
+                pass
+        assert len(peer.requests) == 4
+        peer.stop()
 
 
 async def test_connections_that_bring_nothing_new_use_up_the_attempts(

@@ -13,8 +13,10 @@ from scripted_peer import (
 )
 from trio.testing import MockClock
 
+from eventmesh_trio.client.client import open_client
 from eventmesh_trio.client.limits import ClientLimits
 from eventmesh_trio.errors import (
+    ConfigError,
     ConflictError,
     ConnectionBroken,
     LocalProtocolError,
@@ -182,6 +184,85 @@ async def test_a_cancelled_task_still_cancels_its_run_and_within_its_limit(
         assert trio.current_time() - peer.dialled_at[1] == pytest.approx(LIMITS.farewell_seconds)
         assert "/cancel?" in peer.requests[1].target
         peer.stop()
+
+
+async def test_leaving_before_the_first_answer_cancels_what_was_asked_for(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_peer() as (peer, client):
+
+        @peer.on_request
+        async def _(_: Incoming) -> None:
+            await trio.sleep_forever()  # as one that waits for its search provider
+
+        @peer.on_request
+        async def _(incoming: Incoming) -> None:
+            await incoming.answer(200, SESSION)
+
+        with trio.move_on_after(3) as scope:
+            async with client.deepsearch("q"):
+                pass
+        assert scope.cancelled_caught
+        asked = peer.requests[0].request_id
+        assert peer.requests[1].target.endswith(f"/cancel?request_id={asked}")
+        peer.stop()
+
+
+async def test_an_equal_run_that_was_left_behind_is_followed_and_controlled_by_its_own_name(
+    autojump_clock: MockClock, framing: str
+) -> None:
+    async with open_peer() as (peer, client):
+
+        @peer.on_request
+        async def _(incoming: Incoming) -> None:
+            await incoming.begin(framing, X_Request_ID="req-old")
+            await incoming.send(framed(framing, crawl_start("req-old"), "e-1"))
+            await incoming.cut()
+
+        @peer.on_request
+        async def _(incoming: Incoming) -> None:
+            await incoming.begin(framing, X_Request_ID="req-of-the-get")
+            await incoming.send(framed(framing, crawl_start("req-old"), "e-2"))
+
+        @peer.on_request
+        async def _(incoming: Incoming) -> None:
+            await incoming.answer(200, SESSION)
+
+        async with client.crawl(["http://a/"], protocol=framing, session_id="nightly") as stream:
+            assert len([await anext(stream), await anext(stream)]) == 2
+            assert stream.request_id == "req-old"
+        assert peer.requests[2].target == "/sessions/nightly/cancel?request_id=req-old"
+
+
+async def test_an_end_without_the_summary_is_an_error(autojump_clock: MockClock) -> None:
+    async with open_peer() as (peer, client):
+
+        @peer.on_request
+        async def _(incoming: Incoming) -> None:
+            await incoming.begin("sse")
+            await incoming.send(framed("sse", crawl_start(incoming.request_id), "e-1"))
+            await incoming.end()
+
+        @peer.on_request
+        async def _(incoming: Incoming) -> None:
+            await incoming.no_content()
+
+        @peer.on_request
+        async def _(incoming: Incoming) -> None:
+            await incoming.answer(200, SESSION)
+
+        with pytest.raises(RemoteProtocolError, match="summary"):  # noqa: PT012
+            async with client.crawl(["http://a/"]) as stream:
+                async for _ in stream:
+                    pass
+
+
+@pytest.mark.parametrize("field", [("Authorization", "secret\n"), ("a b", "c"), ("X-Y", " z")])
+async def test_a_field_that_cannot_be_sent_is_refused_by_its_name(field: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError, match=field[0]) as caught:
+        async with open_client("http://mesh.test", fields=[field]):
+            pass
+    assert "secret" not in str(caught.value)
 
 
 async def test_a_finished_crawl_is_not_cancelled(autojump_clock: MockClock, framing: str) -> None:

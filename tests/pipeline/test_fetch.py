@@ -1085,6 +1085,20 @@ async def test_retry_after_is_kept_or_ends_it(autojump_clock: trio.testing.MockC
     assert trio.current_time() == pytest.approx(12)
 
 
+async def test_no_wait_goes_beyond_the_deadline_of_the_url(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    flaky = Flaky([page(429, (b"retry-after", b"20"))])
+    with trio.fail_after(30):
+        assert (await fetch_with_retries(flaky, "http://a/", OPTIONS)).status == 429
+    assert flaky.calls == 2
+    assert trio.current_time() == pytest.approx(20)
+    flaky = Flaky([NetworkFailure("no", retry_after_seconds=15)])
+    with trio.fail_after(10), pytest.raises(NetworkFailure):
+        await fetch_with_retries(flaky, "http://a/", OPTIONS)
+    assert flaky.calls == 1
+
+
 def test_the_wait_that_a_response_asks_for_is_that_of_its_first_field():
     fields = [(b"date", b"x"), (b"retry-after", b"7"), (b"retry-after", b"9")]
     assert asked_wait(fields, 0.0) == 7

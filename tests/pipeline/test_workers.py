@@ -253,6 +253,13 @@ async def test_a_page_that_hangs_every_worker_fails_and_others_are_unharmed() ->
     assert len(texts) == 20
 
 
+async def test_a_job_that_cannot_be_handed_over_fails_alone() -> None:
+    async with open_extractor(WorkerLimits(workers=1)) as pool:
+        with pytest.raises(ParseFailure, match="could not be asked"):
+            await pool.extract(page("x"), "article", 2**70)
+        assert "Next." in await read(pool, "Next.")
+
+
 @pytest.mark.slow
 async def test_a_page_beyond_the_memory_limit_fails_and_the_next_is_read() -> None:
     async with open_extractor(WorkerLimits(workers=1, memory_bytes=192 * MIB)) as pool:

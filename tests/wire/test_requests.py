@@ -102,6 +102,9 @@ def test_unknown_members_are_ignored():
         ({"urls": [URL], "options": {"user_agent": "a\r\nHost: b"}}, "options.user_agent"),
         ({"urls": [URL], "options": {"user_agent": "a\n"}}, "options.user_agent"),
         ({"urls": [URL], "options": {"user_agent": "ä"}}, "options.user_agent"),
+        ({"urls": [URL], "options": {"user_agent": " a"}}, "options.user_agent"),
+        ({"urls": [URL], "options": {"user_agent": "a "}}, "options.user_agent"),
+        ({"urls": [URL], "options": {"max_text_chars": 2**64}}, "options.max_text_chars"),
         ({"urls": [URL], "options": {"skip_extraction": "yes"}}, "options.skip_extraction"),
     ],
 )
@@ -110,6 +113,20 @@ def test_what_cannot_be_is_refused_with_the_name_of_its_member(body, field):
         parse_crawl_request(body, max_urls=10)
     assert caught.value.field == field
     assert field is None or field in caught.value.message
+
+
+def test_options_that_differ_have_different_keys():
+    options = [
+        {},
+        {"user_agent": "None"},
+        {"user_agent": "U|0|None|None"},
+        {"dynamic_wait_for": "a|0|None|U"},
+        {"dynamic_wait_for": "a", "user_agent": "U|0|None|None"},
+        {"max_text_chars": 5},
+        {"user_agent": "5"},
+    ]
+    keys = [parse_options(members, "options").extraction_key for members in options]
+    assert len(set(keys)) == len(keys)
 
 
 def test_a_user_agent_that_is_refused_is_told_in_words():

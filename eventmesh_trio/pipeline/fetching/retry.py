@@ -60,6 +60,8 @@ async def fetch_with_retries(
     An open circuit is waited for like any wait that was asked for, within the same limit. Where
     that ends it, what an attempt before had come to is told, for that says more.
 
+    Where the caller's deadline ends before a wait does, the attempt was the last as well.
+
     The wait is exponential with full jitter: anything between 0 and the current delay. A wait that
     an origin asked for by ``Retry-After`` is kept in full, or the attempt was the last.
 
@@ -95,15 +97,21 @@ async def fetch_with_retries(
                 raise earlier from None
             if not isinstance(error, CircuitOpen):
                 earlier = bare(error)
+            came_to = earlier or bare(error)
         else:
             if last or page.status not in RETRYABLE_STATUSES:
                 return page
-            earlier = page
+            earlier = came_to = page
             asked = asked_wait(page.fields, now())
             if (asked or 0) > limits.max_retry_after_seconds:
                 return page
-        wait = rng.uniform(0, limits.delay_after(attempt))
-        await trio.sleep(wait if asked is None else asked)
+        wait = rng.uniform(0, limits.delay_after(attempt)) if asked is None else asked
+        if trio.current_time() + wait >= trio.current_effective_deadline():
+            # The URL's time ends before: what it came to says more than that.
+            if isinstance(came_to, Page):
+                return came_to
+            raise came_to
+        await trio.sleep(wait)
 
 
 def asked_wait(fields: Fields, now: float) -> float | None:

@@ -46,6 +46,8 @@ class RenderedText:
     url: str
     text: str
     media_type: str
+    cut_short: bool = False
+    """There was no time to wait until the page was loaded and quiet."""
 
 
 @attrs.define(eq=False)
@@ -132,7 +134,8 @@ class PageLoad:
                 break  # at the end, and nothing is coming
             self._watch.quiet_since = trio.current_time()
             await self._settle(soft)
-        return await self._take(deadline)
+        cut_short = trio.current_time() >= soft
+        return attrs.evolve(await self._take(deadline), cut_short=cut_short)
 
     def _no_document(self, error_text: str, url: URL) -> RenderedText:
         """The navigation brought no document; raises, unless there is a response to tell of."""

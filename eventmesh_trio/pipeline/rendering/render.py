@@ -259,6 +259,7 @@ class BrowserRenderer:
             wire_bytes=load.wire_bytes,
             elapsed_seconds=0.0,
             rendered=True,
+            cut_short=text.cut_short,
         )
 
 

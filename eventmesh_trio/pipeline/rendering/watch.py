@@ -82,6 +82,8 @@ class PageWatch:
     """Set at the next event, and replaced."""
     _requests: int = attrs.field(default=0, init=False)
     _navigations: int = attrs.field(default=0, init=False)
+    _judging: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    """Of one navigation at a time: what comes before a hop has one turn at a host to move."""
 
     async def run(self) -> None:
         """Read events until the session ends, which is the page's failure, or until cancelled."""
@@ -189,7 +191,8 @@ class PageWatch:
                 url = parse_target(href)
                 self._policy.judge_url(url)
                 if self._before_hop is not None:
-                    await self._before_hop(url)
+                    async with self._judging:
+                        await self._before_hop(url)
         except PageError as error:
             self.fail(error)
         else:

@@ -217,6 +217,10 @@ class WorkerPool:
                 answer = await worker.ask(ticket.job)
         except WorkerFailed as error:
             failure = str(error)
+        except Exception:
+            # A bug, which no page may make the end of all that the pool serves.
+            logger.exception("worker %d could not be asked", worker.process.pid)
+            failure = "could not be asked"
         ticket.scope = None
         if answer is not None:
             self._settle(ticket, _outcome(answer))
