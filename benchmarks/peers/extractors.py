@@ -1,8 +1,8 @@
 """One extractor, in a process of its own, over a folder of pages; told by its input when to run.
 
-``python -m benchmarks.peers.extractors NAME FOLDER EVERY [SOURCE]``: a line ``round`` reads all
-pages (of every so many one) and answers with the seconds of CPU that took; ``answers`` with what
-was read of each page, as JSON.
+``python -m benchmarks.peers.extractors NAME FOLDER EVERY [SOURCE]``: a line ``START STOP`` reads so
+many of the pages (of every so many one) and answers with the seconds of CPU that took; ``answers``
+with what was read of each page, as JSON.
 Nothing but the standard library and the one extractor is imported.
 """
 
@@ -124,8 +124,9 @@ def main() -> None:
         if line.strip() == "answers":
             print(json.dumps({"answers": answers, "failures": failures}), flush=True)
             continue
+        start, stop = map(int, line.split())
         began = time.process_time()
-        for page, url, body in pages:
+        for page, url, body in pages[start:stop]:
             try:
                 answers[page] = extract(body, url)
             except Exception as error:  # it is the extractor's, and costs it the page
