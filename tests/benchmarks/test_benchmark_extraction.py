@@ -121,7 +121,7 @@ def test_one_page_of_so_many_is_read(folder: Path) -> None:
     assert [truth["id"] for truth, _ in read_folder(folder, None, 2)] == ["p0"]
     with running(OURS, sys.executable, folder, None, None, 2) as runner:
         assert set(runner.ask("answers")["answers"]) == set()
-        runner.ask("round")
+        runner.ask("0 1")
         assert set(runner.ask("answers")["answers"]) == {"p0"}
 
 
