@@ -1,5 +1,7 @@
 """What the gate measures: that each feature means what its name says."""
 
+import time
+
 import pytest
 
 from eventmesh_trio.abc import GateFeatures
@@ -196,3 +198,22 @@ EMPTY, STATED, BARE, ASKS = (
 def test_a_marker_is_evidence_that_a_script_builds_the_page(body: str, markers: set[str]) -> None:
     page = body if body.startswith("<html") else f"<body>{body}"
     assert set(features_of(page).spa_markers) == markers
+
+
+def test_scripts_within_each_other_count_their_own_characters_once() -> None:
+    drawing = f"<svg>{'<script>abc' * 300}</svg>"
+    assert features_of(f"<body>{drawing}").script_chars == 3 * 300
+
+
+@pytest.mark.parametrize(
+    "opening", ["<svg>" + "<script>x" * 400, "<script>run()</script>" + "<noscript>x" * 400]
+)
+def test_what_stands_within_its_like_takes_no_longer_than_beside_it(opening: str) -> None:
+    began = time.process_time()
+    features_of(f"<body>{opening}{'words ' * 200_000}")
+    assert time.process_time() - began < 1.0  # with all of it for each: 3 seconds
+
+
+def test_a_notice_within_notices_is_read() -> None:
+    notice = "<noscript>Some<noscript>words<noscript>Please enable JavaScript</noscript>"
+    assert "asks for script" in features_of(f"<body><script>run()</script>{notice}").spa_markers

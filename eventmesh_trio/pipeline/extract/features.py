@@ -114,7 +114,7 @@ def _read_scripts(tree: LexborHTMLParser) -> tuple[int, int, bool]:
     texts: list[str] = []
     for script in tree.tags("script"):
         attributes = script.attributes
-        text = script.text()
+        text = script.text(deep=False)  # within drawings scripts nest, and hold each other's words
         if text:
             texts.append(text)
         if _runs((attributes.get("type") or "")[:_TYPE_CHARS]):
@@ -189,8 +189,13 @@ def _is_mount(attributes: dict[str, str | None]) -> bool:
 
 def _asks_for_script(tree: LexborHTMLParser) -> bool:
     """Whether readers without script are told to get it, or are sent elsewhere."""
-    return any(
-        _ASKS.search(notice.text(separator=" ")) is not None
-        or notice.css_first('meta[http-equiv="refresh" i]') is not None
-        for notice in tree.css("noscript")
-    )
+    read: set[int] = set()
+    for notice in tree.css("noscript"):
+        if notice.mem_id in read:
+            continue  # it is in another, and hundreds may be in each other
+        read.update([inner.mem_id for inner in notice.css("noscript")])
+        if _ASKS.search(notice.text(separator=" ")) is not None:
+            return True
+        if notice.css_first('meta[http-equiv="refresh" i]') is not None:
+            return True
+    return False

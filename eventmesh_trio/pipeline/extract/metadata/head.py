@@ -119,7 +119,7 @@ def read_head(tree: LexborHTMLParser, url: str | None, asked: Collection[str]) -
                 head.title = tidy(element.text())
         elif tag == "script":
             if jsonld.is_type(attributes.get("type")):
-                scripts.append(element.text())
+                scripts.append(element.text(deep=False))
         elif tag == "base" and not based and "href" in attributes:
             based = True
             href = attributes["href"]

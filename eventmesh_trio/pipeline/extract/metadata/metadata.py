@@ -182,7 +182,7 @@ def read_kind(tree: LexborHTMLParser, url: str | None) -> Metadata:
         attributes = element.attributes
         if element.tag == "script":
             if jsonld.is_type(attributes.get("type")):
-                scripts.append(element.text())
+                scripts.append(element.text(deep=False))
         else:
             name = (attributes.get("property") or attributes.get("name") or "").lower()
             declared.setdefault(name, attributes.get("content"))

@@ -404,7 +404,7 @@ class Walk:
         elif tag == "script":
             kind = node.attributes.get("type") or ""
             if kind.startswith("math/tex"):
-                self.add_tex(node.text().strip(), display="mode=display" in kind)
+                self.add_tex(node.text(deep=False).strip(), display="mode=display" in kind)
         elif not self.has_text and self.nodes[self.current].tag in ("li", "p"):
             attributes = node.attributes
             if attributes.get("type") == "checkbox":

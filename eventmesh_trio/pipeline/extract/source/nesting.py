@@ -1,8 +1,11 @@
-"""How deep a parser would nest a page's tags, told from the tags alone, and what to leave out.
+"""`Nesting`: how deep a parser would nest a page's tags, told from the tags alone.
 
-A sketch of the tree construction of HTML (13.2.6): implied end tags, end tags that are ignored, and
-formatting elements that are opened again in every later block. It follows the standard as far as
-depth and growth need it, and where it does not it counts too much rather than too little.
+It is the tree construction of HTML without the tree: each tag opens and ends the elements that it
+does there. What is left out are the modes before and after the body, and where elements go that a
+table does not take ("foster parenting"), which changes neither what is open nor how many are.
+
+It has to be exact: an element that is thought to be open still is one whose end tag is thought to
+close all that was opened after it, and a page that repeats that is thought to be flat.
 
 Source: https://html.spec.whatwg.org/multipage/parsing.html#tree-construction
 """
@@ -11,93 +14,40 @@ import re
 from collections import Counter
 from typing import Final
 
-__all__ = ["FORMATTING", "Nesting", "prune_tags"]
+from eventmesh_trio.pipeline.extract.source.elements import (
+    ANNOTATION,
+    BREAKS_OUT,
+    CLOSE_P,
+    ENDS_THROUGH,
+    FORMATTING,
+    HEADINGS,
+    HOLDS_HTML,
+    HTML_WITHIN,
+    IMPLIED_ENDS,
+    IN_TABLES,
+    MARKERS,
+    MATHML,
+    NO_TEXT_WITHIN,
+    OUTSIDE_FORMATTING,
+    SVG,
+    TEXT_WITHIN,
+    VOID,
+)
+from eventmesh_trio.pipeline.extract.source.formatting import Formatting
+from eventmesh_trio.pipeline.extract.source.open_elements import OpenElements
+from eventmesh_trio.pipeline.extract.source.tables import Tables
 
-FORMATTING: Final = frozenset(
-    (b"a b big code em font i nobr s small strike strong tt u").split()  # 13.2.4.3
-)
-_VOID: Final = frozenset(
-    b"area base basefont bgsound br col embed frame hr img input keygen link meta param source"
-    b" track wbr".split()
-)
-_SPECIAL: Final = frozenset(
-    b"address applet area article aside base basefont bgsound blockquote body br button caption"
-    b" center col colgroup dd details dir div dl dt embed fieldset figcaption figure footer form"
-    b" frame frameset h1 h2 h3 h4 h5 h6 head header hgroup hr html iframe img input keygen li link"
-    b" listing main marquee menu meta nav noembed noframes noscript object ol p param plaintext pre"
-    b" script search section select source style summary table tbody td template textarea tfoot th"
-    b" thead title tr track ul wbr xmp".split()
-)
-_SCOPES: Final = frozenset(
-    b"applet button caption html table td th marquee object template".split()
-)
-_ENDS_THROUGH: Final = frozenset(
-    b"address applet article aside blockquote button caption center dd details dialog dir div dl dt"
-    b" fieldset figcaption figure footer h1 h2 h3 h4 h5 h6 header hgroup li listing main marquee"
-    b" menu nav object ol p pre search section select summary table tbody td template tfoot th"
-    b" thead tr ul".split()
-)
-"""Elements that their end tag ends whatever is still open in them; others end only if no special
-element is."""
-_CLOSE_P: Final = frozenset(
-    b"address article aside blockquote center dd details dialog dir div dl dt fieldset figcaption"
-    b" figure footer form h1 h2 h3 h4 h5 h6 header hgroup hr li listing main menu nav ol p"
-    b" plaintext pre search section summary table ul xmp".split()
-)
-_ITEMS: Final = {b"li": (b"li",), b"dt": (b"dt", b"dd"), b"dd": (b"dt", b"dd")}
-"""What a start tag ends first, inside the nearest special element but these."""
-_PASSED: Final = frozenset(b"address div p".split())
-_AT_ONCE: Final = {
-    b"option": (b"option",),
-    b"optgroup": (b"option",),
-    b"rt": (b"rt", b"rp"),
-    b"rp": (b"rt", b"rp"),
-}
-"""What a start tag ends if nothing is open in it."""
-_IN_RUBY: Final = frozenset((b"rt", b"rp"))
-_CELLS: Final = {
-    b"td": (b"td", b"th"),
-    b"th": (b"td", b"th"),
-    b"tr": (b"tr",),
-    b"tbody": (b"tbody", b"thead", b"tfoot"),
-    b"thead": (b"tbody", b"thead", b"tfoot"),
-    b"tfoot": (b"tbody", b"thead", b"tfoot"),
-}
-"""Likewise inside the nearest table."""
-_FOREIGN: Final = (b"svg", b"math")
-_BREAKS_OUT: Final = frozenset(
-    b"b big blockquote body br center code dd div dl dt em embed h1 h2 h3 h4 h5 h6 head hr i img li"
-    b" listing menu meta nobr ol p pre ruby s small span strong strike sub sup table tt u ul"
-    b" var".split()
-)
-"""Start tags that end the drawing or formula in which they stand (13.2.6.5)."""
-_INTEGRATION: Final = (
-    *(b"foreignobject", b"desc", b"title", b"mi", b"mo", b"mn", b"ms", b"mtext"),
-    b"annotation-xml",
-)
-"""Parts of drawings and formulas in which HTML may stand."""
+__all__ = ["Nesting"]
+
 _ONCE: Final = frozenset((b"html", b"body", b"head", b"frameset"))
 _MAX_ONCE: Final = 8
 """Further start tags of these add their attributes to the one there is, each compared with all."""
-
-_BYTES_PER_COPY: Final = 64
-"""Of a tag, that count as one element opened again: attributes take up to 40 times their bytes."""
-
-_ATTRIBUTES: Final = rb"""(?:[^>"'=]++|=\s*+(?:"[^"]*+"|'[^']*+')?+|["'])*+>?+"""
-_COMMENT: Final = rb"!--(?:-?>|.*?(?:--!?>|\Z))|(?:[!?]|/(?![a-z]))[^>]*+>?+"
-_TAG: Final = rb"(?P<end>/?)(?P<name>[a-z][^\s/>]*+)" + _ATTRIBUTES
-_RAW: Final = (
-    rb"(?P<raw>script|style|textarea|title|xmp|iframe|noembed|noframes)(?=[\s/>])"
-    + _ATTRIBUTES
-    + rb"(?:[^<]++|<(?!/(?P=raw)[\s/>]))*+(?:</(?P=raw)[^>]*+>?+)?+"
-)
-_TOKEN: Final = re.compile(
-    b"<(?:" + b"|".join((_COMMENT, _RAW, _TAG)) + b")", re.DOTALL | re.IGNORECASE
-)
-_FOREIGN_TOKEN: Final = re.compile(
-    b"<(?:" + b"|".join((_COMMENT, _TAG)) + b")", re.DOTALL | re.IGNORECASE
-)
-"""In drawings and formulas the content of every element is markup."""
+_IN_TABLE: Final = frozenset((b"table", b"tbody", b"thead", b"tfoot", b"tr"))
+"""Parts in which a form is closed at once, and white space means nothing."""
+_ATTRIBUTE: Final = re.compile(rb"""([^\s/>=]+)(?:\s*=\s*("[^"]*"|'[^']*'|[^\s>"'][^\s>]*))?""")
+_FONT: Final = frozenset((b"color", b"face", b"size"))
+"""Attributes with which ``font`` is no part of a drawing."""
+_HTML: Final = frozenset((b"text/html", b"application/xhtml+xml"))
 
 
 class Nesting:
@@ -106,220 +56,270 @@ class Nesting:
     Args:
       max_depth: levels; start tags beyond them are to be left out.
       max_reopened: formatting elements that may be opened again; beyond them they are ended.
+      quirks: whether a table may stand in a paragraph, as in pages without a modern ``doctype``.
     """
 
-    def __init__(self, max_depth: int, max_reopened: int) -> None:
+    def __init__(self, max_depth: int, max_reopened: int, *, quirks: bool) -> None:
+        self.quirks = quirks
         self.max_depth = max_depth
         self.max_reopened = max_reopened
-        self.stack: list[bytes] = []
-        self.places: dict[bytes, list[int]] = {}  # of every open name, in the stack
-        self.special: list[int] = []
-        self.scopes: list[int] = []
-        self.lists: list[int] = []  # special elements that keep an item open
-        self.tables: list[int] = []
+        self.elements = OpenElements()
+        self.formatting = Formatting(self.elements)
+        self.tables = Tables(self.elements, self.formatting)
         self.once: Counter[bytes] = Counter()
         self.dropped: Counter[bytes] = Counter()
-        self.unended: Counter[bytes] = Counter()  # formatting elements without their end tag
-        self.pending: list[bytes] = []  # of these, those that the next content opens again
-        self.reopened = 0
-        self.costs: Counter[bytes] = Counter(dict.fromkeys(FORMATTING, 1))
 
     @property
     def formatting_allowed(self) -> bool:
-        return self.reopened <= self.max_reopened
+        return self.formatting.reopened <= self.max_reopened
 
-    def in_foreign(self) -> bool:
-        return bool(self.places.get(b"svg") or self.places.get(b"math"))
+    def holds_html(self) -> bool:
+        """Whether the innermost element holds HTML, and not a drawing's or formula's parts."""
+        elements = self.elements
+        return not elements.in_foreign() or elements.top in HOLDS_HTML
 
-    def start(self, name: bytes) -> bool:
-        """A start tag; return whether it may stay."""
-        if name in _VOID:
-            return True
+    # --- Start tags ---------------------------------------------------------------------------
+
+    def start(self, name: bytes, tag: bytes) -> bool:
+        """A start tag: its name in lower case, and all of it. Returns whether it may stay."""
+        elements = self.elements
+        if elements.in_foreign() and self._is_foreign(name):
+            if name in BREAKS_OUT or (name == b"font" and not _FONT.isdisjoint(_attributes(tag))):
+                elements.leave_drawing()
+            else:
+                return self._start_foreign(name, tag)
         if name in _ONCE:
             self.once[name] += 1
             return self.once[name] <= _MAX_ONCE
-        if name in _CELLS and not self.tables:
-            return True  # outside of a table the parser takes no notice of it
-        formatting = name in FORMATTING
-        if formatting and not self.formatting_allowed:
-            self.dropped[name] += 1
-            return False
-        self._end_implied(name)
-        if len(self.stack) >= self.max_depth:
-            self.dropped[name] += 1
-            return False
-        block = name in _CLOSE_P
-        if not block:
-            self._reopen()
-        self._push(name)
-        if block:
-            self._reopen()
-        if formatting:
-            self.unended[name] += 1
+        before = len(elements.stack)
+        if name in FORMATTING and (before >= self.max_depth or not self.formatting_allowed):
+            return self._drop(name)
+        if elements.structure and not self.tables.start(name):
+            return True
+        if name in VOID:
+            self._start_void(name)
+            return True
+        if name in IN_TABLES or not self._end_implied(name):
+            return True  # nobody takes notice of it
+        if len(elements.stack) >= max(self.max_depth, before):  # what has ended others must stay
+            return self._drop(name)
+        self._open(name, tag)
         return True
+
+    def _drop(self, name: bytes) -> bool:
+        self.dropped[name] += 1
+        return False
+
+    def raw(self, name: bytes) -> None:
+        """An element whose content is text, from its start tag to its end tag."""
+        if name == b"xmp":
+            self._end_p()
+            self.formatting.reopen()
+
+    def _is_foreign(self, name: bytes) -> bool:
+        """Whether a start tag within an element that is no HTML is none either."""
+        top = self.elements.top
+        if top in TEXT_WITHIN:
+            return name in NO_TEXT_WITHIN
+        annotates = top == b"M:annotation-xml" and name == b"svg"
+        return top not in HTML_WITHIN and not annotates
+
+    def _start_foreign(self, name: bytes, tag: bytes) -> bool:
+        elements = self.elements
+        if _ends_itself(tag):
+            return True
+        if len(elements.stack) >= self.max_depth:
+            return self._drop(name)
+        kind = SVG if elements.top.startswith(SVG) else MATHML
+        if kind == MATHML and name == b"annotation-xml":
+            encoding = _attributes(tag).get(b"encoding", b"").lower()
+            kind = ANNOTATION if encoding in _HTML else MATHML
+        elements.push_foreign(kind + name)
+        return True
+
+    def _start_void(self, name: bytes) -> None:
+        elements = self.elements
+        if name == b"hr":
+            self._end_p()
+            if self._in_scope(b"select"):
+                self._end_implied_ends()
+        elif name == b"input" and self._in_scope(b"select"):
+            elements.pop_to(elements.last(b"select"))
+        if name not in OUTSIDE_FORMATTING:
+            self.formatting.reopen()
+
+    def _end_implied(self, name: bytes) -> bool:
+        """End what a start tag of the body ends; whether it opens something."""
+        elements = self.elements
+        if name == b"form" and not self.tables.templates:
+            if self.elements.form is not None:
+                return False
+            if self.tables.innermost in _IN_TABLE:
+                self.elements.form = -1
+                return False
+        if name in CLOSE_P or (name == b"table" and not self.quirks):
+            if name == b"li":
+                self._end_item(elements.last(b"li"))
+            elif name in (b"dd", b"dt"):
+                self._end_item(elements.last_of((b"dd", b"dt")))
+            self._end_p()
+            if name in HEADINGS and elements.top in HEADINGS:
+                elements.pop()
+        elif name == b"a":
+            entry = self.formatting.last(name)
+            if entry is not None:
+                self.formatting.end(name)
+                self.formatting.forget(entry)
+        elif name == b"nobr":
+            self.formatting.reopen()
+            if self._in_scope(name):
+                self._end_formatting(name)
+        elif name == b"button":
+            if self._in_scope(name):
+                elements.pop_to(elements.last(name))
+        elif name == b"select":
+            if self._in_scope(name):
+                elements.pop_to(elements.last(name))
+                return False
+        elif name in (b"option", b"optgroup"):
+            if self._in_scope(b"select"):
+                self._end_implied_ends(b"optgroup" if name == b"option" else b"")
+            elif elements.top == b"option":
+                elements.pop()
+        elif name in (b"rb", b"rp", b"rt", b"rtc") and self._in_scope(b"ruby"):
+            self._end_implied_ends(b"rtc" if name in (b"rp", b"rt") else b"")
+        return True
+
+    def _in_scope(self, name: bytes) -> bool:
+        at = self.elements.last(name)
+        return at >= 0 and self.elements.in_scope(at)
+
+    def _end_item(self, at: int) -> None:
+        if at >= 0 and self.elements.items[-1] == at:
+            self.elements.pop_to(at)
+
+    def _end_p(self) -> None:
+        elements = self.elements
+        at = elements.last(b"p")
+        if at >= 0 and elements.in_scope(at) and at > elements.last(b"button"):
+            elements.pop_to(at)
+
+    def _end_implied_ends(self, but: bytes = b"") -> None:
+        elements = self.elements
+        while elements.top in IMPLIED_ENDS and elements.top != but:
+            elements.pop()
+
+    def _open(self, name: bytes, tag: bytes) -> None:
+        elements = self.elements
+        if name not in CLOSE_P and name not in OUTSIDE_FORMATTING:
+            self.formatting.reopen()
+        if name in FORMATTING:
+            self.formatting.start(name, tag)
+            return
+        if name in (b"svg", b"math"):
+            if not _ends_itself(tag):
+                elements.push_foreign((SVG if name == b"svg" else MATHML) + name)
+            return
+        at = elements.push(name)
+        if name in MARKERS:
+            self.formatting.mark()
+        if name == b"template":
+            self.tables.templates.append(name)
+        elif name == b"form" and not self.tables.templates:
+            self.elements.form = at
+
+    # --- End tags -----------------------------------------------------------------------------
 
     def end(self, name: bytes) -> bool:
         """An end tag; return whether it may stay."""
         if self.dropped[name]:
             self.dropped[name] -= 1
             return False
-        if name in FORMATTING:
-            self._end_formatting(name)
-            return True
-        places = self.places.get(name)
-        if not places:
-            return True
-        floor = places[-1]
-        if name == b"form":
-            self._take_out(name)
-            return True
-        if name in _CELLS or name == b"table":
-            barrier = self.tables
-        elif name == b"li":
-            barrier = self.lists
-        else:
-            barrier = self.scopes if name in _ENDS_THROUGH else self.special
-        if not (barrier and barrier[-1] > floor):
-            self._pop_to(floor)
+        elements = self.elements
+        if elements.in_foreign():
+            if name in (b"br", b"p"):
+                elements.leave_drawing()
+            else:
+                at = elements.last_of((SVG + name, MATHML + name, ANNOTATION + name))
+                if at >= elements.drawings[-1]:
+                    elements.pop_to(at)
+                    return True
+        self._end_html(name)
         return True
 
-    def end_all_formatting(self) -> bytes:
-        """End tags for every formatting element that would be opened again."""
-        tags = b"".join(b"</%s>" % name * count for name, count in self.unended.items())
-        self.unended.clear()
-        self.pending.clear()
-        for name in FORMATTING:
-            for at in self.places.pop(name, ()):
-                self.stack[at] = b""
-        return tags
-
-    def _end_implied(self, name: bytes) -> None:
-        places = self.places
-        if (places.get(b"svg") or places.get(b"math")) and name in _BREAKS_OUT:
-            inner = max(places[part][-1] for part in _FOREIGN if places.get(part))
-            if all(not open_at or open_at[-1] < inner for open_at in map(places.get, _INTEGRATION)):
-                self._pop_to(inner)
-        if name in _ITEMS:
-            self._end_nearest(_ITEMS[name], self.lists)
-        if name in _CLOSE_P and places.get(b"p"):
-            self._end_nearest((b"p",), self.scopes)
-        if name in _CELLS:
-            self._end_nearest(_CELLS[name], self.tables)
-        elif name in (b"a", b"nobr"):
+    def _end_html(self, name: bytes) -> None:
+        elements = self.elements
+        if elements.top == b"colgroup" and name not in (b"col", b"template"):
+            elements.pop()
+        if name in FORMATTING:
             self._end_formatting(name)
-        elif name == b"button":
-            self._end_nearest((b"button",), self.tables)
-        elif (
-            self.stack
-            and self.stack[-1] in _AT_ONCE.get(name, ())
-            and (name not in _IN_RUBY or places.get(b"ruby"))
-        ):
-            self._pop_to(len(self.stack) - 1)
-
-    def _end_nearest(self, names: tuple[bytes, ...], barrier: list[int]) -> None:
-        floor = max((places[-1] for name in names if (places := self.places.get(name))), default=-1)
-        if floor >= 0 and not (barrier and barrier[-1] > floor):
-            self._pop_to(floor)
+            return
+        if name in IN_TABLES or name == b"table":
+            self.tables.end(name)
+            return
+        if name == b"br":
+            self.formatting.reopen()
+            return
+        if name == b"form" and not self.tables.templates:
+            self._end_form()
+            return
+        at = elements.last_of(HEADINGS) if name in HEADINGS else elements.last(name)
+        if at < 0:
+            return
+        if name == b"p":
+            self._end_p()
+        elif name == b"template":
+            self.tables.templates.pop()
+            self.formatting.end_marked(at)
+        elif name == b"li":
+            if elements.in_scope(at) and at > elements.last_of((b"ol", b"ul")):
+                elements.pop_to(at)
+        elif name in ENDS_THROUGH:
+            if elements.in_scope(at):
+                self.formatting.end_marked(at) if name in MARKERS else elements.pop_to(at)
+        else:
+            self._end_other(at)
 
     def _end_formatting(self, name: bytes) -> None:
-        if self.unended[name]:
-            self.unended[name] -= 1
-        if name in self.pending:
-            self.pending.remove(name)
+        if not self.formatting.end(name):
+            self._end_other(self.elements.last(name))
+
+    def _end_other(self, at: int) -> None:
+        special = self.elements.special
+        if at >= 0 and not (special and special[-1] > at):
+            self.elements.pop_to(at)
+
+    def _end_form(self) -> None:
+        elements = self.elements
+        at, self.elements.form = self.elements.form, None
+        if at is None or not 0 <= at < len(elements.stack) or elements.stack[at] != b"form":
             return
-        places = self.places.get(name)
-        if not places:
+        if elements.in_scope(at):
+            self._end_implied_ends()
+            elements.take_out(at)
+
+    def text(self, *, blank: bool) -> None:
+        """Words between tags, or only white space: they open again what blocks have ended."""
+        elements = self.elements
+        if not self.holds_html():
             return
-        floor = places[-1]
-        if not (self.special and self.special[-1] > floor):
-            self._pop_to(floor)
-            return
-        self._take_out(name)  # a block was opened in it, and stays open: the "adoption agency"
-
-    def _take_out(self, name: bytes) -> None:
-        """End an element, not what is open in it."""
-        floor = self.places[name].pop()
-        self.stack[floor] = b""
-        for indices in (self.special, self.lists):
-            if indices and indices[-1] == floor:
-                indices.pop()
-        if floor == len(self.stack) - 1:
-            self._pop_to(floor)
-
-    def _reopen(self) -> None:
-        if not self.pending:
-            return
-        pending, self.pending = self.pending, []
-        self.reopened += sum([self.costs[name] for name in pending])
-        for name in pending:
-            if len(self.stack) < self.max_depth:
-                self._push(name)
-
-    def _push(self, name: bytes) -> None:
-        at = len(self.stack)
-        self.stack.append(name)
-        self.places.setdefault(name, []).append(at)
-        if name in _SPECIAL:
-            self.special.append(at)
-            if name not in _PASSED and name not in _ITEMS:
-                self.lists.append(at)
-        if name in _SCOPES:
-            self.scopes.append(at)
-        if name in (b"table", b"template"):
-            self.tables.append(at)
-
-    def _pop_to(self, floor: int) -> None:
-        """Close the element at ``floor`` and all in it, and what stands ended below it."""
-        stack = self.stack
-        lost: list[bytes] = []
-        while len(stack) > floor or (stack and not stack[-1]):
-            name = stack.pop()
-            if not name:
-                continue
-            self.places[name].pop()
-            if name in FORMATTING and len(stack) != floor:
-                lost.append(name)
-        for indices in (self.special, self.lists, self.scopes, self.tables):
-            while indices and indices[-1] >= len(stack):
-                indices.pop()
-        if lost:
-            self.pending.extend(reversed(lost))
+        if elements.top == b"colgroup" and not blank:
+            elements.pop()
+        if blank and self.tables.innermost in _IN_TABLE:
+            return  # it stands where it is
+        self.formatting.reopen()
 
 
-def prune_tags(markup: bytes, max_depth: int, max_reopened: int) -> bytes:
-    """Return UTF-8 ``markup`` without the tags that nest deeper, or grow the tree, beyond limits.
+def _attributes(tag: bytes) -> dict[bytes, bytes]:
+    """Of a start tag, names in lower case."""
+    return {
+        name.lower(): value.strip(b"\"'")
+        for name, value in _ATTRIBUTE.findall(tag[1:].rstrip(b">"))[1:]
+    }
 
-    No text is lost. Time is linear in the markup.
-    """
-    nesting = Nesting(max_depth, max_reopened)
-    kept: list[bytes] = []
-    copied = position = 0
-    allowed = True
-    foreign = False  # whether there was a drawing or formula at all
-    pattern = _TOKEN
-    while (match := pattern.search(markup, position)) is not None:
-        start, position = match.span()
-        end, name = match.group("end", "name")
-        if name is None:
-            continue  # a comment, or text that only looks like tags
-        name = name.lower()
-        if position - start > _BYTES_PER_COPY and name in FORMATTING:
-            # With an element its attributes are copied.
-            cost = 1 + (position - start) // _BYTES_PER_COPY
-            nesting.costs[name] = max(nesting.costs[name], cost)
-        stay = nesting.end(name) if end else nesting.start(name)
-        if foreign or name in _FOREIGN:
-            foreign = True
-            pattern = _FOREIGN_TOKEN if nesting.in_foreign() else _TOKEN
-        if not stay:
-            kept.append(markup[copied:start])
-            copied = position
-        if allowed and not nesting.formatting_allowed:
-            allowed = False
-            kept.append(markup[copied:position])
-            kept.append(nesting.end_all_formatting())
-            copied = position
-    if not kept:
-        return markup
-    kept.append(markup[copied:])
-    return b"".join(kept)
+
+def _ends_itself(tag: bytes) -> bool:
+    """Whether "/>" ends a tag; it may be a part of its last attribute's value."""
+    if not tag.endswith(b"/>"):
+        return False
+    return b"=" not in tag or not _ATTRIBUTE.findall(tag[1:-1])[-1][1].endswith(b"/")

@@ -24,7 +24,7 @@ from eventmesh_trio.pipeline.extract.source.long_tags import (
     MAX_ATTRIBUTES,
     cap_attributes,
 )
-from eventmesh_trio.pipeline.extract.source.nesting import prune_tags
+from eventmesh_trio.pipeline.extract.source.pruning import prune_tags
 
 __all__ = ["MAX_ATTRIBUTES", "MAX_DEPTH", "MAX_TAGS", "Parsed", "guard", "parse", "parse_page"]
 
@@ -34,7 +34,7 @@ MAX_TAGS: Final = 150_000
 """Of a page, that are read; what follows is cut off, and its document says ``truncated``. A tag
 takes a kilobyte at most, in the tree and as blocks; the largest of 407 real pages has 20,000."""
 _MANY_BLOCKS: Final = 22_000
-_BYTES_PER_BLOCK: Final = 24
+_BYTES_PER_BLOCK: Final = 32
 """Of a page with more tags than `_MANY_BLOCKS` that may begin a block: what follows so many as that
 is cut off likewise. An item with one letter takes up to 28 us, so that pages of nothing else would
 take six seconds a megabyte; real pages have 44 bytes or more, and 6,700 blocks at most."""
