@@ -330,14 +330,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     (options.keep / f"{options.seed}-{len(outcomes)}").write_bytes(case.body)
     finally:
         reader.close()
-    large = [(o.seconds / size * 1e6, size) for o, size in outcomes if size >= 100_000]
+    large = [
+        (outcome.seconds / size * 1e6, number, size)
+        for number, (outcome, size) in enumerate(outcomes, 1)
+        if size >= 100_000
+    ]
     print(
         f"pages {len(pages)}, mutations {len(outcomes)}, MB {sum(s for _, s in outcomes) / 1e6:.0f}"
     )
     print(f"failures {failures}")
     print(f"longest {max(o.seconds for o, _ in outcomes):.2f} s")
     if large:
-        print(f"slowest of 100 kB or more {max(large)[0]:.2f} s/MB")
+        rate, number, size = max(large)
+        print(f"slowest of 100 kB or more {rate:.2f} s/MB (case {number}, {size} bytes)")
     print(f"most memory {max(o.grown_mb for o, _ in outcomes):.0f} MB")
     return 1 if failures else 0
 
