@@ -252,6 +252,13 @@ async def test_a_browser_that_reads_nothing_is_given_up(autojump_clock: trio.tes
         assert cdp.is_lost
 
 
+async def test_thousands_of_notices_at_once_are_no_sign_of_a_browser_that_does_not_read():
+    async with open_pair() as (cdp, _):
+        for _ in range(8000):
+            cdp.browser.notify("Fetch.failRequest", requestId="interception-job-1.0")
+        assert not cdp.is_lost
+
+
 @given(
     st.lists(st.binary(max_size=60).map(lambda b: b.replace(b"\0", b"")), max_size=12), st.data()
 )

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from eventmesh_trio.errors import (
+    DNSError,
     FetchTimeout,
     NetworkFailure,
     RenderFailure,
@@ -346,4 +347,45 @@ async def test_a_page_that_makes_too_many_requests_is_given_up():
         site.page("/x", "x")
         url = site.page("/", "<script>for (let i = 0; i < 100; i++) fetch('/x?' + i)</script>")
         with pytest.raises(TooLarge, match="requests"):
+            await renderer.render(url, PLAIN)
+
+
+async def test_hundreds_of_images_asked_for_at_once_cost_nothing_else():
+    async with open_site() as site, open_rendering() as renderer:
+        images = "for (let i = 0; i < 900; i++) new Image().src = '/i?' + i"
+        url = site.page("/", f"<p>here</p><script>{images}</script>")
+        assert b"<p>here</p>" in (await renderer.render(url, PLAIN)).body
+        assert renderer.statistics().pool.browser_starts == 1
+        assert set(site.requests) == {"/"}
+
+
+async def test_a_page_is_waited_for_until_it_has_loaded():
+    async with open_site() as site, open_rendering(settle_seconds=0.3) as renderer:
+
+        async def slow(query: Mapping[str, str], fields: Mapping[str, str]) -> Reply:
+            await trio.sleep(1.5)
+            return Reply(b"document.body.append('built')", content_type="text/javascript")
+
+        site.handlers["/slow.js"] = slow
+        url = site.page("/", "<p>here</p><script src=/slow.js></script>")
+        page = await renderer.render(url, PLAIN)
+        assert b"built" in page.body
+        assert not page.cut_short
+
+
+async def test_a_script_without_end_costs_no_document_where_the_page_is_scrolled():
+    async with (
+        open_site() as site,
+        open_rendering(load_seconds=0.5, page_seconds=8, command_seconds=3) as renderer,
+    ):
+        url = site.page("/", "<p>before</p><script>for (;;) {}</script><p>after</p>")
+        page = await renderer.render(url, CrawlOptions(scroll_steps=1))
+        assert b"<p>before</p>" in page.body
+        assert page.cut_short
+
+
+async def test_a_page_that_leads_to_a_name_that_is_not_there_says_so():
+    async with open_site() as site, open_rendering() as renderer:
+        url = site.page("/", "<script>location = 'https://nowhere.invalid/'</script>")
+        with pytest.raises(DNSError):
             await renderer.render(url, PLAIN)

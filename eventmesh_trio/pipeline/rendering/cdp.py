@@ -51,8 +51,9 @@ class CDPLimits:
     """How long a command may wait for its answer."""
     max_events: int = 4096
     """Events that wait in one session's channel; one more closes the session."""
-    queue_commands: int = 64
-    """Commands that wait to be written; further ones wait for room, `CDPSession.notify` fails."""
+    queue_commands: int = 16_384
+    """Commands that wait to be written; further ones wait for room, `CDPSession.notify` fails. A
+    page's requests come at once, and each that is left out is one of some 150 bytes."""
 
 
 @attrs.define(eq=False)

@@ -126,16 +126,22 @@ class PageLoad:
             await self._wait_for_selector(options.dynamic_wait_for, soft)
         else:
             await self._settle(soft)
-        for _ in range(options.scroll_steps):
-            if trio.current_time() >= soft:
-                break
+        busy = False
+        with trio.move_on_at(soft):
+            try:
+                await self._scroll(options.scroll_steps, soft)
+            except CommandTimeout:
+                busy = True  # it is ended when the document is taken
+        cut_short = busy or trio.current_time() >= soft
+        return attrs.evolve(await self._take(url, deadline), cut_short=cut_short)
+
+    async def _scroll(self, steps: int, latest: float) -> None:
+        for _ in range(steps):
             under_way = len(self._watch.under_way)
             if not await self._evaluate(scroll()) and not under_way and not self._watch.under_way:
-                break  # at the end, and nothing is coming
+                return  # at the end, and nothing is coming
             self._watch.quiet_since = trio.current_time()
-            await self._settle(soft)
-        cut_short = trio.current_time() >= soft
-        return attrs.evolve(await self._take(deadline), cut_short=cut_short)
+            await self._settle(latest)
 
     def _no_document(self, error_text: str, url: URL) -> RenderedText:
         """The navigation brought no document; raises, unless there is a response to tell of."""
@@ -145,7 +151,7 @@ class PageLoad:
                 raise _unsupported(response)
             self._watch.response = response
             return RenderedText(response.url, "", response.media_type)
-        raise self._passage.failure(url.host, url.port) or error_of(error_text)
+        raise self._failed_navigation(error_text, url)
 
     async def _settle(self, latest: float) -> None:
         """Wait until nothing was under way for a while; give up waiting in time."""
@@ -181,14 +187,14 @@ class PageLoad:
                 )
             await trio.sleep(_POLL_SECONDS)
 
-    async def _take(self, deadline: float) -> RenderedText:
+    async def _take(self, url: URL, deadline: float) -> RenderedText:
         """The document's text; once more where the page has gone on to another meanwhile."""
         for _ in range(_WORLD_ATTEMPTS):
             try:
                 world = await self._open_world(deadline)
                 found = await self._evaluate(take_text(self._limits.max_html_bytes), world)
                 if found["url"].startswith("chrome-error:"):
-                    raise self._failed_navigation()
+                    raise self._failed_navigation(self._watch.net_error or "net::ERR_FAILED", url)
                 self._judge_type(found)
                 pieces: list[str] = []
                 end = 0
@@ -211,9 +217,10 @@ class PageLoad:
         if response is not None and response.status < 400 and is_text(found["type"]) is not True:
             raise _unsupported(response)
 
-    def _failed_navigation(self) -> PageError:
-        """The page went on to where nothing answers: the browser shows a page of its own."""
-        return error_of(self._watch.net_error or "net::ERR_FAILED")
+    def _failed_navigation(self, error_text: str, url: URL) -> PageError:
+        """Nothing answered where the page was, or where it went on to: the proxy may know why."""
+        target = self._watch.target or url
+        return self._passage.failure(target.host, target.port) or error_of(error_text)
 
     async def _open_world(self, deadline: float) -> int:
         """A world in the page that its scripts do not share; a script without end is ended."""

@@ -80,6 +80,9 @@ class PageWatch:
     quiet_since: float = attrs.field(factory=trio.current_time, init=False)
     changed: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set at the next event, and replaced."""
+    target: URL | None = attrs.field(default=None, init=False)
+    """Where the page was led to at last; None: nowhere else."""
+    _loader: str = attrs.field(default="", init=False)
     _requests: int = attrs.field(default=0, init=False)
     _navigations: int = attrs.field(default=0, init=False)
     _judging: trio.Lock = attrs.field(factory=trio.Lock, init=False)
@@ -118,7 +121,9 @@ class PageWatch:
                 if params.get("type") == "Document":
                     self.net_error = params.get("errorText", "")
             case "Page.lifecycleEvent":
-                if params["frameId"] == self._frame_id and params["name"] == "load":
+                # Of the empty page that was there before, it is told as well.
+                ours = params["frameId"] == self._frame_id and params["loaderId"] == self._loader
+                if ours and params["name"] == "load":
                     self.loaded = True
                     self.quiet_since = trio.current_time()
             case "Page.frameNavigated":
@@ -160,7 +165,7 @@ class PageWatch:
         """Another document is shown; in the page itself, it is the page's from here on."""
         if frame.get("parentId") is not None or frame["id"] != self._frame_id:
             return
-        loader = frame["loaderId"]
+        loader = self._loader = frame["loaderId"]
         self.loaded = False
         self.response = self.answers.get(loader, self.response)
         self.answers.clear()
@@ -188,7 +193,7 @@ class PageWatch:
                     context={"redirects": self._limits.max_navigations},
                 )
             if not first:
-                url = parse_target(href)
+                url = self.target = parse_target(href)
                 self._policy.judge_url(url)
                 if self._before_hop is not None:
                     async with self._judging:
