@@ -43,7 +43,8 @@ def parse_url(text: str, base: str | None = None) -> URL:
 
     Raises:
       ValueError: not a URL, not http or https, no host, has credentials that cannot be sent, or
-        over `MAX_URL_CHARACTERS`; the message says which.
+        over `MAX_URL_CHARACTERS`, as it is written or as it is sent; the message says which. What
+        is parsed can be parsed again.
     Source: https://url.spec.whatwg.org/
     """
     if len(text) > MAX_URL_CHARACTERS:
@@ -62,8 +63,14 @@ def parse_url(text: str, base: str | None = None) -> URL:
         raise ValueError("has no host")
     port = int(parsed.port) if parsed.port else _DEFAULT_PORTS[scheme]
     target = parsed.pathname + parsed.search
+    href = f"{scheme}://{parsed.host}{target}"
+    if len(href) > MAX_URL_CHARACTERS:  # a letter may be nine characters of percent-encoding
+        raise ValueError(
+            f"is {len(href)} characters long as it is sent; "
+            f"at most {MAX_URL_CHARACTERS} are allowed"
+        )
     return URL(
-        href=f"{scheme}://{parsed.host}{target}",
+        href=href,
         scheme=scheme,
         host=host.strip("[]"),
         port=port,

@@ -2,6 +2,7 @@
 
 import gzip
 import random
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -876,6 +877,37 @@ async def test_tls_is_spoken_to_the_name_though_an_address_is_dialled() -> None:
         assert asked == ["secure.example", "secure.example"]
         assert origin.connections == 2
         assert b"Host: secure.example:%d\r\n" % origin.port in origin.requests[0]
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_what_comes_over_tls_behind_an_answer_is_not_taken_for_the_next(apart: bool) -> None:
+    server, client = tls_contexts("secure.example")
+    evil = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+    body = b"a" * 6000
+    if apart:  # in a record of its own, behind the end of a chunked body
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        pieces = [head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body), evil]
+    else:
+        pieces = [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body) + evil]
+
+    async def script(visit: Visit) -> None:
+        assert isinstance(visit.stream, trio.SSLStream)
+        cork = visit.stream.transport_stream.setsockopt  # all records go in one packet
+        while await visit.request():
+            cork(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            for piece in pieces:
+                await visit.send(piece)
+            cork(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+
+    async with (
+        open_origin(script, server) as origin,
+        open_fetcher(
+            policy=LOOPBACK, user_agent="t", resolver=ToLoopback(), ssl_context=client
+        ) as fetcher,
+    ):
+        for number in range(3):
+            page = await fetcher.fetch(f"https://secure.example:{origin.port}/{number}", OPTIONS)
+            assert page.body == body
 
 
 @pytest.mark.parametrize("case", ["unknown authority", "other name", "plain text", "silence"])

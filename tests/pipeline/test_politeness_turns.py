@@ -451,6 +451,20 @@ async def test_the_host_that_a_redirect_led_to_is_the_one_that_answered(
     assert visits.times == pytest.approx([0, 20])
 
 
+async def test_a_host_that_only_redirects_recovers_as_one_that_answers(
+    autojump_clock: MockClock,
+) -> None:
+    visits = Visits(polite(back_off=BackOffLimits(first_seconds=10)))
+    await visits.visit("a", A, status=503)
+    async with visits.politeness.turn(A, RUDE, "run") as turn:
+        await turn.move(parse_url(B))
+        turn.answered(answer(B))
+    async with trio.open_nursery() as nursery:  # no longer one at a time
+        for _ in range(2):
+            nursery.start_soon(lambda: visits.visit("a", A, seconds=5))
+    assert visits.times[-2] == visits.times[-1]
+
+
 async def test_a_back_off_is_remembered_beyond_its_end_and_then_forgotten(
     autojump_clock: MockClock,
 ) -> None:
@@ -460,8 +474,8 @@ async def test_a_back_off_is_remembered_beyond_its_end_and_then_forgotten(
     assert (politeness.known_hosts, politeness.statistics().backing_off_hosts) == (1, 1)
     await trio.sleep(15)
     await visits.visit("a", B)
-    # The one that was used last is forgotten after the one before it.
-    assert (politeness.known_hosts, politeness.statistics().backing_off_hosts) == (2, 0)
+    # The one that was used last hides behind none that is still remembered.
+    assert (politeness.known_hosts, politeness.statistics().backing_off_hosts) == (1, 0)
     await trio.sleep(10)
     await visits.visit("a", B)
     assert politeness.known_hosts == 0

@@ -356,3 +356,29 @@ def test_the_weight_of_a_file_grows_with_what_is_in_it() -> None:
     one = parse_robots(b"User-agent: *\nDisallow: /a").weight
     many = parse_robots(b"User-agent: *\n" + b"Disallow: /a\n" * 1000).weight
     assert many > 200 * 1000 > one
+
+
+def test_forty_thousand_plain_rules_are_looked_up_and_not_tried() -> None:
+    letters = "abcdefghijklmnopqrst"
+    paths = [f"/{a}{b}{c}{d}" for a in letters for b in letters for c in letters for d in "abcde"]
+    many = rules("User-agent: *", "Allow: /", *[f"Disallow: {path}" for path in paths])
+    assert (many.allows("/zzzz"), many.allows("/abcd/more"), many.allows("/abcz")) == (1, 0, 1)
+    began = time.process_time()
+    for _ in range(1000):
+        many.allows("/zzzz/some/page?of=it")
+    assert time.process_time() - began < 1.0  # tried one by one they take 14 s
+
+
+_PATTERNS = st.lists(
+    st.builds(
+        "{}: /{}".format, st.sampled_from(("Allow", "Disallow")), st.text("ab*$/", max_size=5)
+    ),
+    max_size=8,
+)
+
+
+@given(_PATTERNS, st.text("ab/", max_size=6))
+def test_the_rule_that_decides_is_the_first_that_matches(lines: list[str], path: str) -> None:
+    group = rules("User-agent: *", *lines)
+    first = next((rule for rule in group._rules if rule.matches(f"/{path}")), None)
+    assert group.allows(f"/{path}") is (first is None or first.allows)

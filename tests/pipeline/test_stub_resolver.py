@@ -555,3 +555,19 @@ def test_a_query_is_answered_by_its_own_number(query_id: int, kind: RecordType) 
     reply = decode_reply(reply_bytes(query, ("A.b.Example", kind, text)), question)
     assert (reply.query_id, reply.code) == (query_id, 0)
     assert list(map(str, reply.addresses)) == [text]
+
+
+async def test_what_goes_wrong_with_one_name_is_told_of_that_name_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def look_up(self: StubResolver, name: str) -> Sequence[object]:
+        await trio.lowlevel.checkpoint()
+        if name == "bad.example":
+            raise RuntimeError("can't start new thread")
+        return (ip_address("192.0.2.1"),)
+
+    monkeypatch.setattr(StubResolver, "_look_up", look_up)
+    async with open_stub_resolver(resolve_seconds=5, max_lookups=8) as resolver:
+        with pytest.raises(DNSError):
+            await resolver.resolve("bad.example")
+        assert list(await resolver.resolve("good.example")) == [ip_address("192.0.2.1")]

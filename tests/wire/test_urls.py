@@ -120,3 +120,9 @@ def test_any_text_is_a_url_or_a_value_error(text):
             continue
         assert url.scheme in ("http", "https")
         assert parse_url(url.href).href == url.href
+
+
+@pytest.mark.parametrize("letter", ["字", "é", '"', " "])
+def test_what_is_too_long_as_it_is_sent_is_refused_at_once_and_not_when_it_is_read_again(letter):
+    with pytest.raises(ValueError, match="as it is sent"):
+        parse_url("http://e.org/" + letter * 1000 + "x")

@@ -32,6 +32,10 @@ __all__ = ["Politeness", "PolitenessLimits", "PolitenessStatistics", "Turn"]
 _NO_RUN: Final = ""  # robots.txt files are nobody's
 
 
+_DUE_HOSTS_PASSED: Final = 8
+"""Hosts with a delay or back-off to remember that are passed, each time, to find some without."""
+
+
 @attrs.frozen(kw_only=True)
 class PolitenessLimits:
     """How one host is treated by all runs together."""
@@ -92,6 +96,8 @@ class Turn:
 
         Raises: as `Politeness.turn`.
         """
+        if self._host is not None:
+            self._host.answered(302, None, self._began)  # a redirect, of whatever kind
         self.end()
         politeness = self._politeness
         delay = await politeness._ask_robots(url, self._options)
@@ -254,12 +260,15 @@ class Politeness:
         if not host.users:
             self._resting[name] = self._hosts.pop(name)
         now = trio.current_time()
-        # Oldest first. One that is still due may hide others for as long as that lasts.
-        while self._resting:
-            oldest = next(iter(self._resting.values()))
-            if oldest.forget_at > now and len(self._resting) <= self._limits.max_resting_hosts:
-                break
-            self._resting.popitem(last=False)
+        # Oldest first; those that are still due go to the end, that they do not hide the others.
+        due = 0
+        while self._resting and due < _DUE_HOSTS_PASSED:
+            name, oldest = next(iter(self._resting.items()))
+            if oldest.forget_at <= now or len(self._resting) > self._limits.max_resting_hosts:
+                del self._resting[name]
+            else:
+                self._resting.move_to_end(name)
+                due += 1
 
 
 def _host_name(url: URL) -> str:

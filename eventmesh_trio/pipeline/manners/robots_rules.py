@@ -7,7 +7,7 @@ by a percent sign.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -168,13 +168,21 @@ class Rules:
 
     _rules: Sequence[_Rule] = ()
     delay_seconds: float = 0.0
-    _prefixes: tuple[str, ...] = attrs.field(init=False)
-    _others: Sequence[_Rule] = attrs.field(init=False)
+    # Places in the rules: of those that are but a prefix, and of those to be tried one by one.
+    _plain: Mapping[str, int] = attrs.field(init=False)
+    _lengths: Sequence[int] = attrs.field(init=False)
+    _others: Sequence[int] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        plain = [rule for rule in self._rules if len(rule.parts) == 1 and not rule.to_end]
-        self._prefixes = tuple(rule.parts[0] for rule in plain)
-        self._others = [rule for rule in self._rules if len(rule.parts) > 1 or rule.to_end]
+        plain: dict[str, int] = {}
+        others = []
+        for place, rule in enumerate(self._rules):
+            if len(rule.parts) == 1 and not rule.to_end:
+                plain.setdefault(rule.parts[0], place)
+            else:
+                others.append(place)
+        self._plain, self._others = plain, others
+        self._lengths = sorted(set(map(len, plain)))
 
     @property
     def wildcards(self) -> int:
@@ -195,9 +203,17 @@ class Rules:
         if target.partition("?")[0] == "/robots.txt":
             return None
         canonical = canonical_target(target)
-        # Most URLs match no plain rule, which one call finds out.
-        rules = self._rules if canonical.startswith(self._prefixes) else self._others
-        return next((rule for rule in rules if rule.matches(canonical)), None)
+        first = none = len(self._rules)
+        # As many looks as there are lengths: a file may have 40,000 rules, all of one.
+        for length in self._lengths:
+            first = min(first, self._plain.get(canonical[:length], none))
+        for place in self._others:
+            if place >= first:
+                break
+            if self._rules[place].matches(canonical):
+                first = place
+                break
+        return self._rules[first] if first < none else None
 
 
 @attrs.define(eq=False)

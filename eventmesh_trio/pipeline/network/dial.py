@@ -358,6 +358,10 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
             return stream if isinstance(stream, trio.SSLStream) else None
         if info == "is_readable":
             while isinstance(stream, trio.SSLStream):
+                # What came behind an answer, in one record or one packet with its end, is here
+                # already, and would be taken for the next answer.
+                if stream.pending() or stream._incoming.pending:  # no other way
+                    return True
                 stream = stream.transport_stream
             return isinstance(stream, trio.SocketStream) and stream.socket.is_readable()
         return None

@@ -22,6 +22,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 import attrs
+import structlog
 import trio
 
 from eventmesh_trio.errors import DNSError
@@ -56,6 +57,7 @@ _RANDOM: Final = random.Random()
 _LOOPBACK: Final[Sequence[IPAddress]] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 
 _NO_ADDRESS: Final = "the host name has no address"
+_logger: Final = structlog.get_logger(__name__)
 _NO_ANSWER: Final = "the name server did not answer for this host name"
 
 
@@ -162,6 +164,10 @@ class StubResolver:
             flight.failure = _NO_ANSWER
         except ValueError:  # UnicodeError included
             flight.failure = "the host name is not one that can be looked up"
+        except Exception:
+            # A bug, or a machine without threads, must not end more than this name.
+            _logger.exception("a name could not be looked up")
+            flight.failure = _NO_ANSWER
         finally:
             del self._flights[name]
             flight.landed.set()
@@ -226,7 +232,13 @@ class StubResolver:
             with trio.move_on_after(seconds):
                 try:
                     reply = await self._ask_server(server, question, extended)
-                except (OSError, ValueError, trio.BrokenResourceError, trio.ClosedResourceError):
+                except (
+                    OSError,
+                    ValueError,
+                    trio.BrokenResourceError,
+                    trio.BusyResourceError,  # the socket is full, and another waits for room
+                    trio.ClosedResourceError,
+                ):
                     await trio.sleep(seconds / 4)  # a server that is restarting, perhaps
                     continue
                 if reply.code in (_NO_ERROR, _NO_SUCH_NAME):
