@@ -130,6 +130,7 @@ class CrawlPorts:
     cache_limits: CacheLimits = attrs.field(factory=CacheLimits)
     flights: Flights = attrs.field(factory=Flights)
     policy: AddressPolicy | None = None  # of which URLs the kept documents may be shown; None: all
+    user_agent: str | None = None  # what origins are told, where it is not what they usually are
 
     def for_run(self, run: str) -> "CrawlPorts":
         """The same ports, those told whose work it is that serve runs in rounds."""

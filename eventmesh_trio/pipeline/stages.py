@@ -188,7 +188,9 @@ class Stages:
         page = fetched.page if fetched else None
         if error is not None:
             self._explain(error, fetched.attempts if fetched else None)
-            if found is not None and page is not None and page.status in _GONE:
+            # What is asked for anew, `Shelf.find` has not looked for.
+            may_be_kept = found is not None or self._options.cache_mode == "write_only"
+            if may_be_kept and page is not None and page.status in _GONE:
                 await self.shelf.forget(errand)
         elif fetched is not None:
             self.shelf.await_reading(errand)

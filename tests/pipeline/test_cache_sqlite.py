@@ -172,6 +172,31 @@ async def test_a_bound_that_was_lowered_holds_from_the_start(path: Path) -> None
     assert path.stat().st_size <= 1_600_000
 
 
+async def test_documents_of_a_time_when_the_clock_was_ahead_make_room_like_others(
+    path: Path,
+) -> None:
+    file = StoreFile(path, CacheLimits(store_bytes=512 * 1024))
+    ahead, now = 2e9, 1e9
+    try:
+        for begin, when in ((0, ahead), (100, now), (200, now + 1)):
+            for number in range(begin, begin + 100, 10):
+                changes = [
+                    (f"k{key}", Change("put", make_entry(words(key))))
+                    for key in range(number, number + 10)
+                ]
+                file.write(changes, [], when)
+        kept = [key for key in range(300) if file.look([f"k{key}"], most_bytes=0)[0] is not None]
+    finally:
+        file.close()
+    assert len(kept) > 20
+    assert min(kept) >= 200
+
+
+def test_a_store_in_memory_has_one_name() -> None:
+    with pytest.raises(ValueError, match="a store in memory is memory:"):
+        CacheLimits(store="sqlite::memory:")
+
+
 async def test_a_document_too_large_for_the_store_is_refused(path: Path) -> None:
     limits = CacheLimits(store_bytes=512 * 1024)
     async with open_sqlite_store(path, limits) as store:

@@ -268,6 +268,26 @@ async def test_what_is_gone_leaves_and_what_fails_otherwise_stays() -> None:
     assert server.cache.statistics().store.entries == 0
 
 
+async def test_what_is_gone_leaves_too_where_nobody_looked_for_it() -> None:
+    server = Server(FakeFetcher(answer_with("text", ("Cache-Control", "max-age=60"))))
+    await server.crawl()
+    server.fetcher.answer = answer_with("", status=410)
+    assert (await server.crawl(cache_mode="write_only")).error is not None
+    assert server.cache.statistics().store.entries == 0
+
+
+async def test_what_another_user_agent_was_given_is_not_used() -> None:
+    server = Server(FakeFetcher(answer_with("text", ("Cache-Control", "max-age=60"))))
+    await server.crawl()
+    server.ports = attrs.evolve(server.ports, user_agent="another/1")
+    assert not (await server.crawl()).from_cache
+    assert (await server.crawl()).from_cache
+    # What a request names counts, whatever the server calls itself else.
+    assert not (await server.crawl(user_agent="mine/1")).from_cache
+    server.ports = attrs.evolve(server.ports, user_agent=None)
+    assert (await server.crawl(user_agent="mine/1")).from_cache
+
+
 async def test_a_mode_that_only_reads_uses_a_confirmation_and_keeps_nothing_of_it() -> None:
     server = Server(
         FakeFetcher(answer_with("text", ("ETag", '"1"'), ("Cache-Control", "max-age=9")))

@@ -527,6 +527,17 @@ async def test_local_does_not_find_what_may_not_be_fetched_any_more(
     assert [one.url for one in await search(local, "trio", 5)] == ["http://a.example/"]
 
 
+async def test_what_may_not_be_shown_takes_no_place_of_what_may(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    denied = [hit(f"http://denied.example/{number}", number) for number in range(30)]
+    allowed = [hit(f"http://ok.example/{number}", 30 + number) for number in range(10)]
+    policy = AddressPolicy(deny_hosts=("denied.example",))
+    local = LocalProvider(Shelf([*denied, *allowed]), SearchLimits(), Tally(), policy=policy)
+    found = await search(local, "trio", 5)
+    assert [one.url for one in found] == [f"http://ok.example/{number}" for number in range(5)]
+
+
 @pytest.mark.parametrize(
     ("shelf", "reason"),
     [(Shelf(seconds=11), "timeout"), (Shelf(failure=OSError("disk")), "store_error")],

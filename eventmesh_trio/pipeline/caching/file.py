@@ -49,6 +49,7 @@ _MERGED_PAGES: Final = 64  # of the index, after each step: about a step's words
 _EVICTED_A_BATCH: Final = 1024  # a transaction must not grow long; the next one goes on
 _EVICTION_TARGET: Final = 0.98  # of the limit; so that not every batch evicts
 _VACUUMED_PAGES: Final = 512  # given back to the file system by one batch
+_CLOCK_SECONDS: Final = 60.0  # by which what another process noted may be ahead of our clock
 _LARGEST_SHARE: Final = 4  # one document may take a fourth of the store
 
 
@@ -277,6 +278,10 @@ class StoreFile:
             self._writer.executemany(
                 "UPDATE documents SET used = max(used, ?) WHERE key = ?",
                 ((when, _digest(key)) for key, when in used),
+            )
+            # Of a time when the clock was ahead: they would be the last to go until it has come.
+            self._writer.execute(
+                "UPDATE documents SET used = ? WHERE used > ?", (now, now + _CLOCK_SECONDS)
             )
             evicted = self._evict(_EVICTED_A_BATCH)
         self._vacuum()

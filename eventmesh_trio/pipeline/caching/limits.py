@@ -11,6 +11,8 @@ _SQLITE = "sqlite:"
 def _store(_: object, __: object, value: str) -> None:
     if value != _MEMORY and (not value.startswith(_SQLITE) or value == _SQLITE):
         raise ValueError(f"store is {value!r}; it must be {_MEMORY} or {_SQLITE}PATH")
+    if value == f"{_SQLITE}:memory:":
+        raise ValueError(f"store is {value!r}; a store in memory is {_MEMORY}")
     if "\0" in value:
         raise ValueError("store has a NUL in its path")
 

@@ -200,4 +200,7 @@ def store_key(href: str, options: CrawlOptions, ports: CrawlPorts) -> str:
     """
     # What a browser would have built is not in what was read without one.
     browser = options.render_mode != "static" and ports.renderer is not None
-    return f"{options.extraction_key}|{'browser' if browser else ''}\n{href}"
+    key = f"{options.extraction_key}|{'browser' if browser else ''}"
+    if options.user_agent is None and ports.user_agent is not None:
+        key += f"|{ports.user_agent}"
+    return f"{key}\n{href}"

@@ -140,6 +140,7 @@ class SQLiteStore:
         self._writer_scope = trio.CancelScope(shield=True)
         self._broken: BaseException | None = None  # found so, and not yet replaced
         self._trouble: str | None = None
+        self._reading_trouble: str | None = None
         self._blocked_until = 0.0  # of trio's clock: nothing is written before
         self._unread_until = 0.0  # likewise: nothing is looked up before
         self._size = Written(entries=0, bytes_used=0)
@@ -191,7 +192,7 @@ class SQLiteStore:
                 self._reading, _Call(self, partial(StoreFile.decode, row=row))
             )
         self._unread_until = trio.current_time() + self._limits.retry_seconds
-        self._fail(TimeoutError("a look into the file took too long"))
+        self._fail_to_read(TimeoutError("a look into the file took too long"))
         return None
 
     async def _look(self, key: str, ahead: KeysAhead | None) -> CacheEntry | None:
@@ -209,6 +210,7 @@ class SQLiteStore:
             )
             if found is None:
                 return None
+            self._reading_trouble = None
             entry, rows = found
             return entry
         finally:
@@ -222,7 +224,8 @@ class SQLiteStore:
             call.interrupt()
             raise
         if found is None:
-            raise Unsearchable(self._trouble or "the file is broken, and is being replaced")
+            trouble = self._trouble or self._reading_trouble
+            raise Unsearchable(trouble or "the file is broken, and is being replaced")
         return tuple(
             SearchHit(url=one.url, rank=rank, search_title=one.title, search_snippet=snippet)
             for rank, (one, snippet) in enumerate(found, start=1)
@@ -246,7 +249,10 @@ class SQLiteStore:
         except apsw.InterruptError:
             pass  # the store is being closed
         except apsw.Error as error:
-            self._fail(error)
+            if limiter is self._storing:
+                self._fail(error)
+            else:
+                self._fail_to_read(error)
         return None
 
     # --- Writing --------------------------------------------------------------------------------
@@ -371,6 +377,13 @@ class SQLiteStore:
         self._trouble = reason
         self._blocked_until = trio.current_time() + self._limits.retry_seconds
 
+    def _fail_to_read(self, error: Exception) -> None:
+        """Likewise of a look or a search: it works again when a look does."""
+        self._failures += 1
+        if self._reading_trouble is None:
+            _logger.error("the document store cannot be read", reason=reason_of(error))
+        self._reading_trouble = reason_of(error)
+
     async def _replace(self, error: BaseException) -> None:
         """Begin a new file in place of a broken one, or do without."""
         file = self.file
@@ -405,7 +418,7 @@ class SQLiteStore:
     def statistics(self) -> StoreStatistics:
         return StoreStatistics(
             kind="sqlite",
-            trouble=self._trouble,
+            trouble=self._trouble or self._reading_trouble,
             entries=self._size.entries,
             bytes_used=self._size.bytes_used,
             pending_bytes=self._pending_bytes,

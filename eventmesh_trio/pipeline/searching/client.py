@@ -101,14 +101,18 @@ async def open_api_client(
             network_backend=GuardedBackend(limits, policy, resolver, connect, connect_name),
             limits=limits,
         )
-        yield APIClient(
-            endpoint,
-            policy,
-            await stack.enter_async_context(pool),
-            user_agent,
-            BodyLimits(max_answer_bytes, max_answer_bytes, any_type=True),
-            DecodeTurn(),
-        )
+        await stack.enter_async_context(pool)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.expire_forever)
+            yield APIClient(
+                endpoint,
+                policy,
+                pool,
+                user_agent,
+                BodyLimits(max_answer_bytes, max_answer_bytes, any_type=True),
+                DecodeTurn(),
+            )
+            nursery.cancel_scope.cancel()
 
 
 def _outward(out: Connect, inside: Connect) -> Connect:

@@ -41,6 +41,7 @@ __all__ = ["OUTCOMES", "LocalProvider", "SearchMeter", "Searchable", "WebProvide
 _logger: Final = structlog.get_logger(__name__)
 _RANDOM: Final = random.Random()
 
+_MOST_ASKED: Final = 1000  # hits of a store, to find those among them that may be shown
 _RETRY_SECONDS: Final = 5.0  # what a client is told where nobody knows better
 _OPERATOR_SECONDS: Final = 3600.0  # where the operator has to mend something first
 
@@ -127,7 +128,7 @@ class LocalProvider:
         found: Sequence[SearchHit] = ()
         with trio.move_on_after(self._limits.timeout_seconds) as scope:
             try:
-                found = await self._store.search(query, limit)
+                found = await self._search(query, limit)
             except Unsearchable:  # which the store has logged, and tells of in its statistics
                 failure = _Failure("store_error", "its store could not be searched")
             except Exception:
@@ -141,9 +142,19 @@ class LocalProvider:
         if failure is not None:
             raise _unavailable(self.name, failure)
         hits = HitList(limit)
-        policy = self._policy
-        hits.add_hits(hit for hit in found if policy is None or policy.admits(hit.url))
+        hits.add_hits(found)
         return hits.hits
+
+    async def _search(self, query: str, limit: int) -> Sequence[SearchHit]:
+        """What may be shown; more is asked for where what may not has taken its places."""
+        policy = self._policy
+        asked = limit
+        while True:
+            found = await self._store.search(query, asked)
+            shown = [hit for hit in found if policy is None or policy.admits(hit.url)]
+            if len(shown) >= limit or len(found) < asked or asked >= _MOST_ASKED:
+                return shown
+            asked = min(4 * asked, _MOST_ASKED)
 
 
 # --- An API on the web ---------------------------------------------------------------------------
