@@ -21,7 +21,7 @@ from eventmesh_trio.app.loading import load_config
 from eventmesh_trio.app.observability import configure_logging
 from eventmesh_trio.app.process import allow_descriptors
 from eventmesh_trio.app.settings import ENVIRONMENT_PREFIX
-from eventmesh_trio.errors import ConfigError, EventMeshError
+from eventmesh_trio.errors import ConfigError, EventMeshError, leaves
 from eventmesh_trio.transport.asgi import serve_asgi
 
 __all__ = ["app", "make_app"]
@@ -63,7 +63,7 @@ async def _lifespan(config: Config | None, scope: Scope, receive: Receive, send:
     await receive()  # lifespan.startup
     if not structlog.is_configured():  # what an embedder has chosen stands
         configure_logging(as_json=not sys.stderr.isatty())
-    refusal: str | None = None
+    started = False
     try:
         if "state" not in scope:
             raise EventMeshError("this server gives no lifespan state; use hypercorn 0.17 or newer")
@@ -75,23 +75,25 @@ async def _lifespan(config: Config | None, scope: Scope, receive: Receive, send:
                 "each session to one of them"
             )
         settled = config if config is not None else environment_config(os.environ)
-    except EventMeshError as error:
-        refusal = error.message
-    if refusal is not None:
+        async with open_mesh(settled) as mesh:
+            scope["state"][_STATE_KEY] = Application(mesh)
+            started = True
+            await send({"type": "lifespan.startup.complete"})
+            async with trio.open_nursery() as nursery:
+                if hypercorn.owns_process():
+                    allow_descriptors()
+                    hypercorn.bound_messages(settled.transport)
+                    nursery.start_soon(hypercorn.drain_when_told, mesh)
+                await receive()  # lifespan.shutdown
+                nursery.cancel_scope.cancel()
+        answer = {"type": "lifespan.shutdown.complete"}
+    except Exception as error:  # a group of such, too
+        if started:
+            raise
         # Raising would only be logged, and the server would go on without us.
-        await send({"type": "lifespan.startup.failed", "message": refusal})
-        return
-    async with open_mesh(settled) as mesh:
-        scope["state"][_STATE_KEY] = Application(mesh)
-        await send({"type": "lifespan.startup.complete"})
-        async with trio.open_nursery() as nursery:
-            if hypercorn.owns_process():
-                allow_descriptors()
-                hypercorn.bound_messages(settled.transport)
-                nursery.start_soon(hypercorn.drain_when_told, mesh)
-            await receive()  # lifespan.shutdown
-            nursery.cancel_scope.cancel()
-    await send({"type": "lifespan.shutdown.complete"})
+        reasons = "; ".join(str(leaf) or type(leaf).__name__ for leaf in leaves(error))
+        answer = {"type": "lifespan.startup.failed", "message": reasons}
+    await send(answer)
 
 
 app = make_app()

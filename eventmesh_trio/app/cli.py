@@ -27,7 +27,6 @@ from eventmesh_trio.app.options import (
     settings_options,
     store_option,
     with_user_store,
-    without_hurry,
 )
 from eventmesh_trio.errors import EventMeshError, ValidationError, leaves
 from eventmesh_trio.wire.requests import parse_crawl_request, parse_deepsearch_request
@@ -184,8 +183,7 @@ def crawl(
     if not wanted:
         raise click.UsageError("no URLs: name some, or give a list with -i FILE")
     flags = _flags_of_ours(server, allow_private, browser)
-    settled = read_options(file, profile, assignments, **flags)
-    config = without_hurry(settled, settled.config)
+    config = read_options(file, profile, assignments, **flags).config
     try:
         parse_crawl_request({"urls": wanted}, max_urls=config.server.max_urls)
     except ValidationError as error:
@@ -250,7 +248,6 @@ def search(
     settled = read_options(file, profile, assignments, **flags)
     is_local = server is None and settled.config.search.provider == "local"
     config = with_user_store(settled, only_if_there=True) if is_local else settled.config
-    config = without_hurry(settled, config)
     sys.exit(
         trio.run(
             partial(

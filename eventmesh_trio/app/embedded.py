@@ -67,4 +67,4 @@ def embedded_spec(config: StreamConfig, request_id: str) -> ReaderSpec:
         request_id=request_id,
         connection_id=f"conn-{uuid.uuid4().hex}",
     )
-    return attrs.evolve(spec, protocol="channel")
+    return attrs.evolve(spec, protocol="channel", patient=True)

@@ -72,7 +72,7 @@ def _joined(
             fingerprint=fingerprint,
         )
     position = _position_in(session, run, call.last_event_id)
-    if position.gap is None and not run.live and session.is_exhausted(position.after):
+    if position.gap is None and run.is_exhausted(position.after):
         return run, None
     subscriber = session.subscribe(
         stream.reader_spec(run.request_id),

@@ -62,6 +62,8 @@ async def open_mesh(config: Config | None = None) -> AsyncIterator[Mesh]:
                 fetcher, config.politeness, max_connections=config.fetch.max_connections
             )
             metrics = Metrics(hub, cache, fetcher, extractor, politeness, renderer)
+            agent = config.fetch.user_agent
+            is_usual = agent == Config().fetch.user_agent  # which names the version
             ports = CrawlPorts(
                 fetcher=fetcher,
                 extractor=extractor,
@@ -72,6 +74,7 @@ async def open_mesh(config: Config | None = None) -> AsyncIterator[Mesh]:
                 flights=cache.flights,
                 policy=policy,
                 renderer=renderer,
+                user_agent=None if is_usual else agent,
             )
             search.meter = metrics
             mesh = Mesh(config, hub, ports, cache, metrics, search)

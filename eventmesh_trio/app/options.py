@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Callable, Sequence
-from math import inf
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -26,7 +25,6 @@ __all__ = [
     "settings_options",
     "store_option",
     "with_user_store",
-    "without_hurry",
 ]
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -131,16 +129,6 @@ def with_user_store(settled: Settled, *, only_if_there: bool) -> Config:
     if only_if_there and not os.path.exists(os.path.expanduser(store.removeprefix("sqlite:"))):
         return config
     return attrs.evolve(config, cache=attrs.evolve(config.cache, store=store))
-
-
-def without_hurry(settled: Settled, config: Config) -> Config:
-    """A configuration in which a run waits for its only reader for as long as that takes.
-
-    That is a pipe: a pager that nobody scrolls, a shell that is stopped.
-    """
-    if "mesh.stall_seconds" in settled.origins:
-        return config
-    return attrs.evolve(config, mesh=attrs.evolve(config.mesh, stall_seconds=inf))
 
 
 def absolute_url(url: str) -> str:

@@ -29,6 +29,9 @@ class Sleeper(Protocol):
 class Reader(Sleeper, Protocol):
     """Who holds a place in the log, as the log sees it."""
 
+    @property
+    def patient(self) -> bool: ...
+
     def cut_off(self, error: StreamingError) -> None: ...
 
 

@@ -54,7 +54,8 @@ class MeshLimits:
     """How many shared bytes a lossless reader may lag before its runs wait."""
 
     stall_seconds: float = attrs.field(default=30.0, validator=_positive)
-    """How long a reader that holds its run back may stand still before it is cut off."""
+    """How long a reader that holds its run back may stand still before it is cut off. One within
+    this program is not: its run waits for it as long as it may take."""
 
     max_paused_seconds: float = attrs.field(default=3600.0, validator=_positive)
     """How long a run may stay paused before it is cancelled."""

@@ -87,8 +87,8 @@ class RunPublisher:
         now = trio.current_time()
         look_again = inf
         for place in self._log.blocking(self._track):
-            if place.owner is None:
-                continue  # held for a client that lingers: the hub's janitor decides
+            if place.owner is None or place.owner.patient:
+                continue  # of one held for a client that lingers the hub's janitor decides
             if place.blocked_since is None:
                 place.blocked_since = now
             due = place.blocked_since + self._limits.stall_seconds

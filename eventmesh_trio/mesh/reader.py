@@ -40,6 +40,8 @@ class ReaderSpec:
     """With ``until="run"``: the one run this reader follows. Else it follows all of the session."""
     connection_id: str = "local"
     protocol: StreamProtocol = "channel"
+    patient: bool = False
+    """Whether its runs wait for it however long it stands still: one within this program, say."""
     requested_at: float | None = None
     """`trio.current_time` when its request was parsed; None: when it was attached."""
     capacity: int = attrs.field(default=256, validator=validators.gt(0))

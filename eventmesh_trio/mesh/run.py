@@ -171,6 +171,10 @@ class Run:
         """The sequence number of the run's first event."""
         return self.track.first_seq
 
+    def is_exhausted(self, after: int) -> bool:
+        """Whether nothing of it follows ``after``, and nothing will: it has ended."""
+        return not self.live and self._log.counted(self.track, after)[0] == self.track.events
+
     async def wait_ended(self) -> None:
         """Return when the summary is in the log."""
         await self._ended.wait()

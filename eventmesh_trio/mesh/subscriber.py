@@ -320,6 +320,11 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         return self.spec.protocol
 
     @property
+    def patient(self) -> bool:
+        """Whether its runs wait for it however long it stands still."""
+        return self.spec.patient
+
+    @property
     def utilization(self) -> float:
         """The use of the window, 0-1."""
         return self._position.utilization

@@ -148,6 +148,7 @@ async def test_a_post_that_is_repeated_goes_on_behind_its_cursor_or_is_told_of_a
     assert (await post(whole[-1])).status == 204
     start(server, session, origin.pages(1))  # another run behind it, which it does not follow
     assert ids((await post(whole[2])).events) == whole[3:]
+    assert (await post(whole[-1])).status == 204
     events = (await post("someotherepoch-3")).events
     assert [gap["epoch_changed"] for gap in gaps(events, "ndjson")] == [True]
     assert (events[0].kind, ids(events)) == ("gap", whole)

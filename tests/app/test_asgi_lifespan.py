@@ -15,6 +15,7 @@ from eventmesh_trio.app.asgi import make_app
 from eventmesh_trio.app.config import Config
 from eventmesh_trio.app.hypercorn import workers
 from eventmesh_trio.app.observability import configure_logging
+from eventmesh_trio.pipeline.rendering.limits import RenderLimits
 from tests.helpers.programs import CHECKOUT
 
 
@@ -116,3 +117,18 @@ def test_several_workers_are_refused_with_what_to_do_instead() -> None:
     # It has ended; with which code is up to hypercorn, which forgets that of a worker that failed.
     assert "hypercorn runs 2 workers" in done.stderr
     assert "Set workers = 1" in done.stderr
+
+
+async def test_a_mesh_that_cannot_open_is_told_to_the_server_with_the_reason() -> None:
+    told: list[dict[str, Any]] = []
+    events, received = trio.open_memory_channel[dict[str, Any]](1)
+    events.send_nowait({"type": "lifespan.startup"})
+
+    async def send(message: dict[str, Any]) -> None:
+        told.append(message)
+
+    config = Config(render=RenderLimits(browser="/no/such/browser", sandbox=False))
+    await make_app(config)({"type": "lifespan", "state": {}}, received.receive, send)
+    (answer,) = told
+    assert answer["type"] == "lifespan.startup.failed"
+    assert "/no/such/browser" in answer["message"]

@@ -597,6 +597,22 @@ async def test_who_stands_still_for_stall_seconds_is_cut_off_by_the_publisher(
             await run.wait_ended()
 
 
+async def test_a_patient_reader_is_waited_for_however_long_it_stands_still(
+    autojump_clock: object,
+) -> None:
+    async with open_hub(MeshLimits(stall_seconds=30)) as hub:
+        session = hub.open_session("s")
+        job = SmallJob(total=1000)
+        _, reader = hub.start_run(
+            session, job, request_id=job.request_id, reader=spec(patient=True)
+        )
+        assert reader is not None
+        await read_batch(reader)
+        await trio.sleep(3600)
+        assert reader.failure is None
+        assert indexes(await read_all(reader))[-1] == 999
+
+
 async def test_one_stuck_reader_costs_the_other_readers_of_its_run_no_more_than_the_stall(
     autojump_clock: object, hub: Hub
 ) -> None:
