@@ -88,6 +88,7 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         "_ready",
         "_task",
         "_writing",
+        "patient",
         "spec",
     )
 
@@ -95,6 +96,7 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
         self, home: Home, spec: ReaderSpec, track: Track | None, after: int, gap: Gap | None
     ) -> None:
         self.spec = spec
+        self.patient = spec.patient
         self._home = home
         limits, census = home.limits, home.census
         vitals = Vitals(spec, limits.warning_seconds)
@@ -318,11 +320,6 @@ class Subscriber(trio.abc.ReceiveChannel[Event]):
     def protocol(self) -> StreamProtocol:
         """How this reader is written to."""
         return self.spec.protocol
-
-    @property
-    def patient(self) -> bool:
-        """Whether its runs wait for it however long it stands still."""
-        return self.spec.patient
 
     @property
     def utilization(self) -> float:

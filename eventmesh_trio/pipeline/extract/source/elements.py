@@ -63,8 +63,7 @@ IMPLIED_ENDS: Final = frozenset(
 )
 """What some tags end where it is innermost; the parser looks at the name alone."""
 
-_TABLE_SCOPES: Final = (b"table", b"template")
-TABLE_SCOPES: Final = frozenset(_TABLE_SCOPES)
+TABLE_SCOPES: Final = frozenset((b"table", b"template"))
 SECTIONS: Final = frozenset((b"tbody", b"thead", b"tfoot"))
 CELLS: Final = frozenset((b"td", b"th"))
 IN_TABLES: Final = frozenset((b"caption", b"col", b"colgroup", b"tr")) | SECTIONS | CELLS
