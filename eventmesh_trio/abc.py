@@ -337,6 +337,8 @@ class Page:
     rendered: bool = False
     cut_short: bool = False
     """Rendered, and taken before it was loaded and quiet: the caller had no more time."""
+    detours: tuple[Fields, ...] = ()
+    """The fields of each redirect on the way that was a temporary one (302, 303, 307)."""
 
 
 @attrs.frozen

@@ -275,3 +275,32 @@ def test_a_confirmation_replaces_the_fields_that_it_has_and_keeps_the_others() -
     assert told.fresh_until == later + 5
     assert told.validators is not None
     assert told.validators.etag == 'W/"x"'
+
+
+@pytest.mark.parametrize(
+    ("detours", "expected"),
+    [
+        ([], 9000),
+        ([["Cache-Control: max-age=60"]], 60),
+        ([["Cache-Control: max-age=60"], ["Cache-Control: max-age=20"]], 20),
+        ([["Cache-Control: max-age=99999"]], 9000),
+        ([[]], DEFAULT),
+        ([["Cache-Control: no-cache"]], 0),
+        ([["Cache-Control: no-store, max-age=60"]], 0),
+        ([["Cache-Control: private"]], 0),
+    ],
+)
+def test_a_document_is_fresh_no_longer_than_the_redirects_that_led_to_it(
+    detours: list[list[str]], expected: float
+) -> None:
+    page = attrs.evolve(
+        make_page("http://h.example/", b"x"),
+        fields=fields("Cache-Control: max-age=9000", 'ETag: "a"'),
+        detours=tuple(fields(*lines) for lines in detours),
+    )
+    entry = entry_of(make_extraction(page), page, NOW, LIMITS)
+    assert entry.fresh_until - NOW == pytest.approx(expected, abs=1)
+    again = attrs.evolve(page, status=304, body=b"")
+    assert confirmed(entry, again, NOW + 5, LIMITS).fresh_until - NOW - 5 == pytest.approx(
+        expected, abs=1
+    )

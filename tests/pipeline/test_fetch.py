@@ -523,6 +523,20 @@ async def test_redirects_are_followed_and_their_bytes_counted(status: str) -> No
         assert origin.connections == 1  # a short redirect body costs no connection
 
 
+async def test_what_temporary_redirects_said_comes_with_the_page() -> None:
+    pages = site(
+        index=redirect("/b", "301 M"),
+        b=reply(b"moved", "302 F", "Location: /c", "Cache-Control: max-age=7"),
+        c=redirect("/end", "307 T"),
+        end=reply(b"!"),
+    )
+    async with open_origin(pages) as origin, fetcher_for() as fetcher:
+        page = await fetcher.fetch(origin.url(), OPTIONS)
+        first, second = (dict(fields) for fields in page.detours)
+        assert (first[b"location"], first[b"cache-control"]) == (b"/c", b"max-age=7")
+        assert second[b"location"] == b"/end"
+
+
 async def test_a_redirect_without_a_target_is_a_page() -> None:
     page = await fetch(once(reply(b"where?", "302 Found")))
     assert (page.status, page.body) == (302, b"where?")

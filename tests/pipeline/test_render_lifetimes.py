@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -379,35 +380,68 @@ async def test_no_port_is_open_to_drive_the_browser():
                 assert target.removeprefix("socket:[").removesuffix("]") not in listening
 
 
-@pytest.mark.parametrize("form", ["ws", "http"])
-async def test_an_endpoint_is_used_and_left_as_it_was(form: str, tmp_path: Path):
+@asynccontextmanager
+async def _open_endpoint(profile: Path) -> AsyncIterator[tuple[trio.Process, str, str]]:
+    """A browser that somebody else runs: its process, its port, and the path of its endpoint."""
     command = [
         *(_real_browser(), "--headless", "--no-sandbox", "--disable-gpu"),
-        *("--remote-debugging-port=0", f"--user-data-dir={tmp_path}"),
+        *("--remote-debugging-port=0", f"--user-data-dir={profile}"),
     ]
     process = await trio.lowlevel.open_process(command, stderr=subprocess.DEVNULL)
     try:
-        told = tmp_path / "DevToolsActivePort"
+        told = profile / "DevToolsActivePort"
         await wait_until(lambda: told.exists() and told.read_text().count("\n") == 1, 20)
         port, path = told.read_text().split("\n")
-        endpoint = f"ws://127.0.0.1:{port}{path}" if form == "ws" else f"http://127.0.0.1:{port}"
-        async with open_site() as site:
-            async with open_rendering(browser=endpoint) as renderer:
-                url = site.page("/", "<p id=p></p><script>p.append('built')</script>")
-                assert b"built" in (await renderer.render(url, PLAIN)).body
-                away = site.page("/away", f"<script>location = 'http://127.0.0.1:{port}/'</script>")
-                with pytest.raises(PageError, match="port"):
-                    await renderer.render(away, PLAIN)
-            assert process.poll() is None
-            async with open_rendering(browser=endpoint) as renderer:
-                await renderer.render(url, PLAIN)
-                process.kill()
-                await process.wait()
-                with pytest.raises(RenderFailure):
-                    await renderer.render(url, PLAIN)
+        yield process, port, path
     finally:
         process.kill()
         await process.wait()
+
+
+@pytest.mark.parametrize("form", ["ws", "http"])
+async def test_an_endpoint_is_used_and_left_as_it_was(form: str, tmp_path: Path):
+    async with _open_endpoint(tmp_path) as (process, port, path), open_site() as site:
+        endpoint = f"ws://127.0.0.1:{port}{path}" if form == "ws" else f"http://127.0.0.1:{port}"
+        async with open_rendering(browser=endpoint) as renderer:
+            url = site.page("/", "<p id=p></p><script>p.append('built')</script>")
+            assert b"built" in (await renderer.render(url, PLAIN)).body
+            away = site.page("/away", f"<script>location = 'http://127.0.0.1:{port}/'</script>")
+            with pytest.raises(PageError, match="port"):
+                await renderer.render(away, PLAIN)
+        assert process.poll() is None
+        async with open_rendering(browser=endpoint) as renderer:
+            await renderer.render(url, PLAIN)
+            process.kill()
+            await process.wait()
+            with pytest.raises(RenderFailure):
+                await renderer.render(url, PLAIN)
+
+
+async def test_a_message_of_an_endpoint_that_is_too_large_costs_its_own_page_alone(tmp_path: Path):
+    async with (
+        _open_endpoint(tmp_path) as (_, port, _),
+        open_site() as site,
+        open_rendering(browser=f"http://127.0.0.1:{port}", max_message_bytes=1_000_000) as renderer,
+    ):
+        # What a request sends stands in an event of its page, twice.
+        script = "fetch('/', {method: 'POST', body: 'x'.repeat(900_000)})"
+        heavy = site.page("/heavy", f"<p>x<script>{script}</script>")
+        slow = site.page(
+            "/slow", "<p id=p></p><script>setTimeout(() => p.append('whole'), 2000)</script>"
+        )
+        built: list[bytes] = []
+
+        async def render_slow() -> None:
+            options = CrawlOptions(dynamic_wait_for="p:not(:empty)")
+            built.append((await renderer.render(slow, options)).body)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(render_slow)
+            await trio.sleep(0.5)
+            with pytest.raises(RenderFailure, match="too large"):
+                await renderer.render(heavy, PLAIN)
+        assert b"whole" in built[0]
+        assert renderer.statistics().pool.browser_starts == 1
 
 
 def _real_browser() -> str:

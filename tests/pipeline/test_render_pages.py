@@ -301,7 +301,7 @@ async def test_an_answer_without_a_document_has_its_status_and_no_body():
 
 async def test_redirects_by_status_script_and_markup_are_followed_to_the_final_url():
     async with open_site() as site, open_rendering() as renderer:
-        site.page("/a", "", status=302, fields={"Location": "/b"})
+        site.page("/a", "", status=302, fields={"Location": "/b", "Cache-Control": "max-age=7"})
         site.page("/b", "<script>location.replace('/c')</script>")
         site.page("/c", "<meta http-equiv=refresh content='0; url=/d'>")
         site.page("/d", "<p>end<script>history.pushState(0, '', '/shown?x=1')</script>")
@@ -315,6 +315,8 @@ async def test_redirects_by_status_script_and_markup_are_followed_to_the_final_u
         assert page.url == site.url("/a")
         assert page.final_url == site.url("/shown?x=1")
         assert hops == ["/b", "/c", "/d"]
+        (detour,) = page.detours  # what a script or markup leads to is no redirect of HTTP
+        assert dict(detour)[b"cache-control"] == b"max-age=7"
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ _MAX_FIELD_BYTES: Final = 8192  # a validator that is longer is not worth its pl
 _DELTA: Final = re.compile(r"[0-9]+")
 _KEPT_UNASKED: Final = frozenset({200, 203, 204})  # of 2xx; RFC 9110, section 15.1
 _PARTIAL: Final = 206
+_FORBIDDING: Final = frozenset({"no-store", "private"})
 _SAYS_SO: Final = frozenset({"public", "max-age", "s-maxage"})
 
 
@@ -80,7 +81,7 @@ def entry_of(extraction: Extraction, page: Page, now: float, limits: CacheLimits
         status=page.status,
         final_url=page.final_url,
         stored_at=now,
-        fresh_until=freshness_of(fields, now, limits),
+        fresh_until=_fresh_until(fields, page, now, limits),
         validators=None if page.rendered else _validators(page.final_url, fields),
         fields=fields,
     )
@@ -107,13 +108,28 @@ def confirmed(entry: CacheEntry, page: Page, now: float, limits: CacheLimits) ->
     return attrs.evolve(
         entry,
         stored_at=now,
-        fresh_until=freshness_of(fields, now, limits),
+        fresh_until=_fresh_until(fields, page, now, limits),
         validators=_validators(entry.final_url, fields),
         fields=fields,
     )
 
 
 # --- Times ----------------------------------------------------------------------------------------
+
+
+def _fresh_until(fields: Fields, page: Page, now: float, limits: CacheLimits) -> float:
+    """Until when a document is fresh that ``page`` led to.
+
+    It is kept under the address that was asked for, so a redirect on the way that may lead
+    elsewhere tomorrow counts as well: by the same rules, and one that is not to be kept at once
+    (RFC 9110, section 15.4.3).
+    """
+    least = now + limits.min_fresh_seconds
+    until = freshness_of(fields, now, limits)
+    for detour in page.detours:
+        forbids = not _FORBIDDING.isdisjoint(_cache_control(detour))
+        until = min(until, least if forbids else freshness_of(detour, now, limits))
+    return until
 
 
 def _seconds_left(fields: Fields, now: float) -> float | None:

@@ -65,7 +65,8 @@ BeforeHop: TypeAlias = Callable[[URL], Awaitable[None]]
 
 DEFAULT_USER_AGENT: Final = f"eventmesh/{__version__}"
 _BODILESS: Final = frozenset({204, 304})  # whatever type and length their fields speak of
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+TEMPORARY_REDIRECTS: Final = frozenset({302, 303, 307})
+_REDIRECTS: Final = TEMPORARY_REDIRECTS | {301, 308}
 _ACCEPT: Final = (
     b"text/html,application/xhtml+xml,application/xml;q=0.9,application/json;q=0.8,"
     b"text/*;q=0.8,*/*;q=0.5"
@@ -235,6 +236,7 @@ class HTTPFetcher:
             known = parse_target(ask.validators.url).href
             unconditional = attrs.evolve(ask, validators=None)
         seen = {url.href}
+        detours: list[Fields] = []
         wire_bytes = 0
         while True:
             self._policy.judge_url(url)
@@ -253,7 +255,10 @@ class HTTPFetcher:
                     charset=charset[1] if charset else None,
                     wire_bytes=wire_bytes,
                     elapsed_seconds=trio.current_time() - began,
+                    detours=tuple(detours),
                 )
+            if reply.status in TEMPORARY_REDIRECTS:
+                detours.append(reply.fields)
             url = parse_target(reply.location, url)
             if url.href in seen:
                 raise TooManyRedirects(

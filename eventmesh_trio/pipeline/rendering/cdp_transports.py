@@ -18,6 +18,8 @@ __all__ = ["MessageTooLarge", "PipeTransport", "Transport", "TransportLost", "op
 _READ_BYTES: Final = 256 * 1024
 # Of a message that is too large: an id stands at its start, a session's id at its end.
 _EDGE_BYTES: Final = 256
+_SPARED: Final = 4
+"""A WebSocket's message of up to so many times the limit costs its page, and not the connection."""
 
 
 class TransportLost(Exception):
@@ -104,6 +106,7 @@ class PipeTransport:
 @attrs.define(eq=False)
 class _WebSocketTransport:
     _socket: trio_websocket.WebSocketConnection
+    _max_message_bytes: int
 
     async def send(self, message: bytes) -> None:
         try:
@@ -116,7 +119,10 @@ class _WebSocketTransport:
             message = await self._socket.get_message()
         except trio_websocket.ConnectionClosed as error:
             raise TransportLost(f"the browser's endpoint closed: {_why(error)}") from None
-        return message.encode("utf-8") if isinstance(message, str) else message
+        data = message.encode("utf-8") if isinstance(message, str) else message
+        if len(data) > self._max_message_bytes:
+            raise MessageTooLarge(data[:_EDGE_BYTES], data[-_EDGE_BYTES:])
+        return data
 
 
 def _why(error: trio_websocket.ConnectionClosed) -> str:
@@ -128,7 +134,10 @@ def _why(error: trio_websocket.ConnectionClosed) -> str:
 async def open_websocket(
     url: str, *, max_message_bytes: int, connect_seconds: float, farewell_seconds: float
 ) -> AsyncIterator[Transport]:
-    """Connect to the ``webSocketDebuggerUrl`` of a browser. A message over the limit closes it.
+    """Connect to the ``webSocketDebuggerUrl`` of a browser.
+
+    A message over the limit is the trouble of the page that it is about; one of several times that
+    closes the connection, for there is no skipping of it.
 
     Raises:
       TransportLost: it cannot be connected to within ``connect_seconds``.
@@ -149,7 +158,7 @@ async def open_websocket(
                         stream,
                         split.netloc,
                         split.path,
-                        max_message_size=max_message_bytes,
+                        max_message_size=_SPARED * max_message_bytes,
                         receive_buffer_size=_READ_BYTES,
                     )
             except (
@@ -159,7 +168,7 @@ async def open_websocket(
             ) as error:
                 failure = error
             else:
-                yield _WebSocketTransport(socket)
+                yield _WebSocketTransport(socket, max_message_bytes)
                 with trio.move_on_after(farewell_seconds):
                     await socket.aclose()
             nursery.cancel_scope.cancel()

@@ -10,6 +10,7 @@ from typing import Any, Final
 import attrs
 import trio
 
+from eventmesh_trio.abc import Fields
 from eventmesh_trio.errors import (
     PageError,
     RenderFailure,
@@ -68,6 +69,11 @@ class PageLoad:
     @property
     def wire_bytes(self) -> int:
         return self._watch.wire_bytes
+
+    @property
+    def detours(self) -> tuple[Fields, ...]:
+        """The fields of each temporary redirect on the way."""
+        return tuple(self._watch.detours)
 
     async def load(self, url: URL, options: CrawlOptions, *, deadline: float) -> RenderedText:
         """Load a URL and take its document, as far as it has come well before ``deadline``.

@@ -260,6 +260,7 @@ class BrowserRenderer:
             elapsed_seconds=0.0,
             rendered=True,
             cut_short=text.cut_short,
+            detours=load.detours,
         )
 
 

@@ -12,7 +12,7 @@ import trio
 
 from eventmesh_trio.abc import Fields
 from eventmesh_trio.errors import PageError, TooLarge, TooManyRedirects
-from eventmesh_trio.pipeline.fetching.fetch import parse_target
+from eventmesh_trio.pipeline.fetching.fetch import TEMPORARY_REDIRECTS, parse_target
 from eventmesh_trio.pipeline.network.guard import AddressPolicy
 from eventmesh_trio.pipeline.network.proxy import Passage
 from eventmesh_trio.pipeline.rendering.cdp import CDPSession
@@ -73,6 +73,8 @@ class PageWatch:
     response: Response | None = attrs.field(default=None, init=False)
     answers: dict[str, Response] = attrs.field(factory=dict, init=False)
     """Of navigations that no document has come of yet, by their loader."""
+    detours: list[Fields] = attrs.field(factory=list, init=False)
+    """The fields of each temporary redirect that the page was led on by."""
     under_way: dict[str, str] = attrs.field(factory=dict, init=False)
     """Requests, and the loader of each."""
     loaded: bool = attrs.field(default=False, init=False)
@@ -146,8 +148,16 @@ class PageWatch:
                     context={"limit_requests": self._limits.max_requests},
                 )
             )
+        if (redirect := params.get("redirectResponse")) is not None:
+            self._redirected(params, redirect)
         if params.get("type") not in _ENDLESS:
             self.under_way[params["requestId"]] = params.get("loaderId", "")
+
+    def _redirected(self, params: Mapping[str, Any], redirect: Mapping[str, Any]) -> None:
+        ours = params.get("type") == "Document" and params.get("frameId") == self._frame_id
+        # Each is a navigation that was judged, so they stay few.
+        if ours and redirect["status"] in TEMPORARY_REDIRECTS:
+            self.detours.append(_fields(redirect.get("headers", {})))
 
     def _answered(self, params: Mapping[str, Any]) -> None:
         if params.get("type") != "Document" or params.get("frameId") != self._frame_id:
