@@ -64,7 +64,7 @@ def mesh_families(hub: Hub) -> Iterator[Metric]:
             now.drop_ratio,
         ),
         streaming_efficiency_ratio=(
-            "Mean of the share of events delivered and of ends without error, 0-1.",
+            "Mean of events sent less those lost, for each sent, and of ends without error, 0-1.",
             now.efficiency(),
         ),
         streaming_health_score=(

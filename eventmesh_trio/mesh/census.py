@@ -44,6 +44,7 @@ _HIGH_UTILIZATION: Final = 0.78125
 """Where a reader is warned, 25/32: if the mean of all is beyond it, that is worth telling."""
 _BUCKETS: Final = 6
 _READING_SECONDS: Final = 1.0  # how long a look at memory, load and all readers is good for
+_LEAST_RATED_SECONDS: Final = 1.0  # a rate is of so much at least
 _MIB: Final = 1024 * 1024
 
 
@@ -322,9 +323,10 @@ class Census:
         return used / len(self._streams) if self._streams else 0.0
 
     def _throughput(self) -> float:
-        recent = self._recent()
-        seconds = trio.current_time() - recent[0].begun
-        return sum(bucket.sent for bucket in recent) / seconds if seconds > 0 else 0.0
+        # Not by the age of the oldest bucket: after a silence that is the one just begun.
+        age = trio.current_time() - self._started_at
+        seconds = max(_LEAST_RATED_SECONDS, min(age, self._bucket_seconds * _BUCKETS))
+        return sum(bucket.sent for bucket in self._recent()) / seconds
 
     def _process_state(self) -> tuple[int, float]:
         """Resident bytes, and the load average over a minute; read at most once a second."""

@@ -72,7 +72,10 @@ class GlobalStreamingMetrics:
     uptime_seconds: float
 
     def efficiency(self) -> float:
-        """The mean of two shares: of events that were delivered, and of ends without error."""
+        """The mean of two shares: of what was sent less what was lost in it, and of good ends.
+
+        Source: ``streaming-api.md``, ``efficiency``.
+        """
         if not self.total_messages_sent:
             return 1.0
         delivered = max(0, self.total_messages_sent - self.total_messages_dropped)

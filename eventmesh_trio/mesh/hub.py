@@ -74,6 +74,7 @@ class Hub:
         self._awaited: dict[str, trio.lowlevel.ParkingLot] = {}
         # Each is ordered by deadline, because each has one length of wait.
         self._lingering: dict[Run, float] = {}
+        self._unread: dict[Run, float] = {}
         self._unused: dict[Session, float] = {}
         self._resting: dict[Session, tuple[float, int]] = {}
         self._resting_bytes = 0
@@ -278,9 +279,15 @@ class Hub:
         self._lingering.pop(run, None)
         self._lingering[run] = self._due(self.limits.linger_seconds)
 
+    def await_reader(self, run: Run) -> None:
+        """As `linger`; whoever started it has ``attach_wait_seconds`` at least to come for it."""
+        wait = max(self.limits.linger_seconds, self.limits.attach_wait_seconds)
+        self._unread[run] = self._due(wait)
+
     def settle(self, run: Run) -> None:
         """The run has a reader again, or has ended."""
         self._lingering.pop(run, None)
+        self._unread.pop(run, None)
         self._leave_no_timer()
 
     def rest(self, session: Session) -> None:
@@ -316,7 +323,7 @@ class Hub:
 
     def _leave_no_timer(self) -> None:
         """Where the janitor waits for nothing any more, its nap has no deadline left."""
-        if not (self._lingering or self._unused or self._resting):
+        if not (self._lingering or self._unread or self._unused or self._resting):
             self._set_nap(self.census.next_judgement)
 
     def _set_nap(self, deadline: float) -> None:
@@ -352,11 +359,12 @@ class Hub:
 
     def _sweep(self, now: float) -> None:
         # Not in the task itself, whose frame would keep the last session that it looked at.
-        for run, due in tuple(self._lingering.items()):
-            if due > now:
-                break
-            self.settle(run)
-            run.cancel(ABANDONED)
+        for waiting in (self._lingering, self._unread):
+            for run, due in tuple(waiting.items()):
+                if due > now:
+                    break
+                self.settle(run)
+                run.cancel(ABANDONED)
         for session, due in tuple(self._unused.items()):
             if due > now:
                 break
@@ -370,6 +378,7 @@ class Hub:
     def _next_deadline(self) -> float:
         return min(
             next(iter(self._lingering.values()), inf),
+            next(iter(self._unread.values()), inf),
             next(iter(self._unused.values()), inf),
             next(iter(self._resting.values()), (inf, 0))[0],
             # Rates fade while nothing happens, and health comes back.

@@ -85,8 +85,9 @@ class MeshLimits:
     """The least time between two backpressure warnings to one reader."""
 
     attach_wait_seconds: float = attrs.field(default=5.0, validator=_not_negative)
-    """How long a session waits for its first run or reader before it is forgotten, and a GET for
-    its POST (which the handler applies)."""
+    """How long a session waits for its first run or reader before it is forgotten, a run that was
+    started without a reader for its first at least, and a GET for its POST (which the handler
+    applies)."""
 
     ttfb_target_ms: int = attrs.field(default=500, validator=_positive)
     """The time to first byte that ``metadata`` states as our aim."""

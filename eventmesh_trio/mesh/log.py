@@ -167,10 +167,12 @@ class EventLog(Archive):
         freed = flow.frees(place)
         place.seq, place.events, place.nbytes = seq, events, nbytes
         place.blocked_since = None
-        if freed and self.room:
-            flow.relimit()
+        if self.room:
+            if freed:
+                flow.relimit()
             # Not for a little room: a publisher that wakes for each batch costs its reader a tenth
-            # of the time.
+            # of the time. So who made the room may have had too little yet, and has passed the
+            # next reader meanwhile: whoever is eased looks.
             if flow.has_room and place.eased:
                 self.room.unpark_all()
         elif freed:
@@ -238,6 +240,13 @@ class EventLog(Archive):
         look_at = min(self._trim_at, nbytes + STEP_BYTES)  # of what is kept
         self._look_at = look_at + self._forgotten_bytes - self._form_bytes
         self.budget.change(change)
+
+    def recount(self) -> None:
+        """A reader has gone: charge what was encoded for it since the last event, or evict."""
+        if self.kept_bytes > self._trim_at:
+            self._trim()
+        if self._charged_bytes:
+            self._charge(self.kept_bytes)
 
     def release(self) -> None:
         """The session is forgotten: the budget counts it no more (if it is used again, it does)."""

@@ -78,8 +78,9 @@ class RunPublisher:
                     return  # `wait_room` has had its checkpoint
                 await log.wait_room(deadline)
         finally:
-            # Left by cancellation (a pause): a reader is not to blame for time nobody waited.
-            for place in log.blocking(track):
+            # A reader is not to blame for time in which nobody waited: this was left by a pause, or
+            # because memory is not short any more.
+            for place in (*track.places, *log.flow.places):
                 place.blocked_since = None
 
     def _cut_off_stalled(self) -> float:

@@ -49,6 +49,9 @@ class Keeper(Protocol):
     def linger(self, run: Run) -> None:
         """The run has no reader: cancel it after a while unless `settle` is called before."""
 
+    def await_reader(self, run: Run) -> None:
+        """As `linger`, of a run that has had no reader yet."""
+
     def settle(self, run: Run) -> None:
         """The run has a reader again, or has ended."""
 
@@ -220,6 +223,7 @@ class Session:
                     self._abandon(run)
         if place is not None:
             self.log.drop_place(place)
+        self.log.recount()
         self._rest_if_idle()
         self._keeper.observers.reader_left(reader, self.session_id)
 
@@ -267,7 +271,7 @@ class Session:
         """
         if not run.has_reader:
             self._hold(run, self.log.top, capacity)
-            self._keeper.linger(run)
+            self._keeper.await_reader(run)
 
     def run_ended(self, run: Run) -> None:
         """The run's summary is in the log. For `Run`."""

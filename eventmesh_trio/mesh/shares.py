@@ -67,6 +67,7 @@ class Shares:
         old = self._kept.pop((encoder, start), None)
         if old is not None:
             self.nbytes -= len(old.data)
+            self.steps.pop((encoder, start), None)
         self._kept[encoder, start] = share
         self.nbytes += len(share.data)
         while self.nbytes > _MOST_BYTES:
@@ -79,6 +80,8 @@ class Shares:
         alone = step.taken == 1 or not encoder.joins
         if alone and step.batch.nbytes > _MOST_ALONE_BYTES:
             return
+        if not alone and (encoder, step.start) not in self._kept:
+            return  # it was too large to be kept
         self.steps[encoder, step.start] = step
         if len(self.steps) > _MOST_STEPS:
             del self.steps[next(iter(self.steps))]

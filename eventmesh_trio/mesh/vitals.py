@@ -90,9 +90,9 @@ class Vitals:
         self._impeded += impeded
 
     def note_dropped(self, events: int) -> None:
-        """Note logged events that the reader will never get."""
+        """Note logged events that the reader will never get; it has still to pass them."""
         self.dropped += events
-        self.note_passed(events, events)
+        self._impeded += events
 
     def adapt(self) -> bool:
         """Fit the window to what was noted since the last call; whether its capacity changed."""

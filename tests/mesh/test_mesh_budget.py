@@ -14,6 +14,7 @@ from eventmesh_trio.mesh.hub import Hub, open_hub
 from eventmesh_trio.mesh.limits import MeshLimits
 from eventmesh_trio.mesh.run import Run
 from eventmesh_trio.mesh.subscriber import Subscriber
+from eventmesh_trio.wire.encoders import HTTPEncoder
 
 MIB = 1 << 20
 TEXT = "x" * 50_000  # a result of some 100 KB
@@ -116,3 +117,44 @@ async def test_who_holds_memory_and_does_not_read_is_cut_off(
     assert any(isinstance(failure, BackpressureExceeded) for failure in failures)
     await trio.sleep(hub.limits.linger_seconds + 1)
     assert not hub.budget.exceeded
+
+
+async def test_what_is_encoded_for_a_replay_is_counted_when_its_reader_has_gone(
+    autojump_clock: object, hub: Hub
+) -> None:
+    await finish(hub, "a", 5)
+    session = hub.find("a")
+    assert session is not None
+    before = hub.budget.used
+    readers = [
+        session.subscribe(spec(encoder_for=lambda _: HTTPEncoder("ndjson")), after=0)
+        for _ in range(2)
+    ]
+    for reader in readers:
+        batch = await reader.receive_batch()
+        reader.sent(batch.events, batch.nbytes, 0)
+        reader.close()
+    assert hub.budget.used == session.log.kept_bytes > before + 100_000
+
+
+async def test_what_was_waited_while_memory_was_short_is_not_held_against_a_reader(
+    autojump_clock: object, hub: Hub
+) -> None:
+    session = hub.open_session("a")
+    _, reader = hub.start_run(
+        session,
+        SmallJob(total=300),
+        request_id="req-1",
+        reader=spec(capacity=100, adaptive=False),
+    )
+    assert reader is not None
+    hub.budget.change(10 * MIB)
+    await trio.sleep(hub.limits.stall_seconds - 1)
+    hub.budget.change(-10 * MIB)
+    await trio.testing.wait_all_tasks_blocked()
+    assert reader.failure is None
+    assert session.log.top == 100
+    before = trio.current_time()
+    while reader.failure is None:
+        await trio.sleep(0.1)
+    assert trio.current_time() - before == pytest.approx(hub.limits.stall_seconds, abs=0.2)

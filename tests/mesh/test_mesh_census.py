@@ -174,6 +174,15 @@ async def test_throughput_is_of_the_recent_window(autojump_clock: object) -> Non
     assert census.snapshot().throughput_events_per_sec == 0
 
 
+async def test_a_write_after_a_silence_is_no_burst(autojump_clock: object) -> None:
+    census = Census()
+    census.sent("ndjson", 5, 100)
+    await trio.sleep(200)
+    census.sent("ndjson", 6, 100)
+    await trio.sleep(0.001)
+    assert census.snapshot().throughput_events_per_sec == pytest.approx(0.1)
+
+
 async def test_memory_and_load_are_measured(autojump_clock: object) -> None:
     census = Census()
     ballast = bytearray(64 << 20)

@@ -268,3 +268,21 @@ async def test_a_run_without_a_reader_goes_as_far_as_the_place_that_is_held_for_
     hub.start_run(session, SmallJob(total=100), request_id="req-1", held_capacity=10)
     await trio.testing.wait_all_tasks_blocked()
     assert session.log.top == 10
+
+
+async def test_a_run_that_was_started_without_a_reader_waits_for_its_first_even_where_none_lingers(
+    autojump_clock: object,
+) -> None:
+    async with open_hub(MeshLimits(linger_seconds=0, attach_wait_seconds=5)) as hub:
+        session = hub.open_session("s")
+        run, _ = hub.start_run(session, SmallJob(total=100), request_id="req-1", held_capacity=10)
+        await trio.sleep(4)
+        assert run.live
+        async with session.subscribe(spec()) as reader:
+            assert len(indexes(await read_all(reader))) == 100
+        late, _ = hub.start_run(
+            hub.open_session("t"), SmallJob(total=100), request_id="req-1", held_capacity=10
+        )
+        await trio.sleep(6)
+        assert (late.live, late.reason) == (False, "abandoned")
+        assert hub._next_deadline() > trio.current_time()

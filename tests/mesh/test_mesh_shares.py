@@ -7,7 +7,8 @@ from mesh_support import SmallJob, result_event, spec
 from eventmesh_trio.mesh.hub import Hub
 from eventmesh_trio.mesh.log import EventLog
 from eventmesh_trio.mesh.outlet import EncodedOutlet
-from eventmesh_trio.mesh.shares import Share, Shares
+from eventmesh_trio.mesh.reader import Batch
+from eventmesh_trio.mesh.shares import Share, Shares, Step
 from eventmesh_trio.mesh.subscriber import Subscriber
 from eventmesh_trio.wire.encoders import EnvelopeEncoder, HTTPEncoder
 
@@ -87,6 +88,25 @@ def test_no_more_is_kept_than_half_a_mebibyte_and_the_oldest_goes_first() -> Non
     shares.keep(NDJSON, 5, Share(b"new", 1, 1))
     assert shares.nbytes == 200_003
     assert shares.find(NDJSON, 5) == Share(b"new", 1, 1)
+
+
+def test_no_step_outlives_the_share_that_it_is() -> None:
+    log = shared_log(0)
+    shares, track = log.shares, next(iter(log.live_tracks))
+
+    def keep(start: int, nbytes: int) -> None:
+        shares.keep(NDJSON, start, Share(bytes(nbytes), 8, 8))
+        batch = Batch([bytes(nbytes)], 8, nbytes)
+        shares.keep_step(NDJSON, Step(start, 8, 1, track, batch))
+
+    keep(1, 100_000)
+    assert list(shares.steps) == [(NDJSON, 1)]
+    keep(9, 600_000)  # more than is kept at all
+    assert not shares.steps
+    assert shares.nbytes == 0
+    keep(17, 1000)
+    shares.keep(NDJSON, 17, Share(bytes(2000), 9, 9))
+    assert not shares.steps
 
 
 @pytest.mark.parametrize("strategy", ["block", "drop_oldest"])

@@ -625,6 +625,40 @@ async def test_one_stuck_reader_costs_the_other_readers_of_its_run_no_more_than_
         await stuck.receive_batch()
 
 
+@pytest.mark.parametrize("patient", [False, True])
+async def test_a_run_goes_on_as_soon_as_there_is_room_whoever_of_its_readers_made_it(
+    autojump_clock: object, hub: Hub, patient: bool
+) -> None:
+    session = hub.open_session("s")
+    settings: dict[str, Any] = {"capacity": 64, "min_capacity": 64, "adaptive": False}
+    run, reader = hub.start_run(
+        session,
+        SmallJob(total=300),
+        request_id="req-1",
+        reader=spec(**settings, patient=patient, progress=False),
+    )
+    assert reader is not None
+    stuck = session.subscribe(spec(**settings, batch_events=10), after=0)
+    while stuck.read_seq < 10:
+        await read_batch(stuck)
+    await trio.testing.wait_all_tasks_blocked()
+    assert session.log.top == 64
+    # It passes the other before it has made room for enough events to wake the run for.
+    while reader.read_seq < 64:
+        await reader.receive()
+    await trio.testing.wait_all_tasks_blocked()
+    assert session.log.top == stuck.read_seq + 64
+    before = trio.current_time()
+    while True:
+        try:
+            await reader.receive()
+        except trio.EndOfChannel:
+            break
+    assert trio.current_time() - before == pytest.approx(hub.limits.stall_seconds)
+    assert isinstance(stuck.failure, BackpressureExceeded)
+    assert not run.live
+
+
 async def test_who_reads_slowly_but_steadily_is_never_cut_off(
     autojump_clock: object, hub: Hub
 ) -> None:
