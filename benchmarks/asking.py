@@ -29,10 +29,10 @@ def as_message(contestant: Contestant, body: bytes) -> bytes:
 
 
 def read_until(stream: socket.socket, awaited: bytes) -> None:
-    """Read until that has come. Raises `RuntimeError`: the server closed before."""
+    """Read until that has come. Raises `RuntimeError`: the server closed before, or refused."""
     received = b""
     while awaited not in received:
         piece = stream.recv(65536)
-        if not piece:
-            raise RuntimeError(f"no stream: {received[:300]!r}")
         received += piece
+        if not piece or received.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5")):
+            raise RuntimeError(f"no stream: {received[:300]!r}")

@@ -45,8 +45,13 @@ NAMES = {"sse": "SSE stream", "websocket": "WebSocket"}
 ASKED_KIB = {"sse": 14.0, "websocket": 19.0}
 ASKED_REQUEST_MS = 50.0
 EACH_ITS_RUN = f"{OURS.name}, a run each"
-# Ten thousand streams are what our settings allow by default: the new requests are beyond.
-ALLOWED = ("EVENTMESH_STREAM__GENERAL__MAX_CONCURRENT_STREAMS", "11000")
+# Ten thousand streams, runs and sessions are what our settings allow by default: the new requests
+# are beyond.
+ALLOWED = {
+    "EVENTMESH_STREAM__GENERAL__MAX_CONCURRENT_STREAMS": "11000",
+    "EVENTMESH_MESH__MAX_RUNS": "11000",
+    "EVENTMESH_MESH__MAX_SESSIONS": "11000",
+}
 Address = tuple[str, int]
 Open = Callable[[], socket.socket]
 
@@ -139,16 +144,14 @@ def first_event_seconds(contestant: Contestant, address: Address) -> float:
 
 @contextmanager
 def _allowing_more() -> Iterator[None]:
-    name, value = ALLOWED
-    before = os.environ.get(name)
-    os.environ[name] = value
+    before = dict(os.environ)
+    os.environ.update(ALLOWED)
     try:
         yield
     finally:
-        if before is None:
+        for name in ALLOWED:
             del os.environ[name]
-        else:
-            os.environ[name] = before
+        os.environ.update(before)
 
 
 def measure(
@@ -194,10 +197,22 @@ def compare(options: Options, streams: Sequence[int] | None = None) -> Outcome:
         for number in streams or (QUICK_STREAMS if options.quick else STREAMS):
             for framing in FRAMINGS:
                 found: dict[str, list[Held]] = {}
+                failed: dict[str, str] = {}
                 for _ in range(options.rounds or 1):
                     for name, contestant, opener in _entrants(able, framing):
-                        held = measure(contestant, number, opener, placed and placed[0])
+                        if name in failed:
+                            continue
+                        try:
+                            held = measure(contestant, number, opener, placed and placed[0])
+                        except (OSError, RuntimeError) as error:
+                            if contestant.is_ours:
+                                raise
+                            failed[name] = f"{type(error).__name__}: {error}"
+                            continue
                         found.setdefault(name, []).append(held)
+                for name, failure in failed.items():
+                    found.pop(name, None)
+                    missing[f"{name} ({number:,} {NAMES[framing]}s)"] = failure
                 cases += _cases(number, framing, found)
     finally:
         os.sched_setaffinity(0, allowed)

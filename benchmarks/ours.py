@@ -10,6 +10,7 @@ those lose events instead of holding up the run, which no field of a request ask
 embedder may (`ReaderSpec.strategy`).
 """
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -175,7 +176,7 @@ def _prepare_session(session: Session, wishes: Wishes) -> trio.Event:
 async def serve(mesh_type: type[Mesh], port: int, profile: str | None = None) -> None:
     """Serve what such a mesh runs in place of crawls, on a port of the loopback. Never returns."""
     settle_process()
-    config = load_config(profile=profile)
+    config = load_config(environ=os.environ, profile=profile)
     listeners = await open_listeners([parse_bind(f"127.0.0.1:{port}")], None)
     async with open_mesh(config) as mesh:
         parts = (mesh.hub, mesh.ports, mesh.cache, mesh.metrics, mesh.search)
