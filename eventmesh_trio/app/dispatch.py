@@ -105,6 +105,11 @@ class Application:
         server = mesh.config.server
         self._origins = frozenset(server.cors_origins if server.enable_cors else ())
 
+    def __deepcopy__(self, memo: object) -> "Application":
+        # ASGI middleware copies scopes (hypercorn's ProxyFixMiddleware does), and their state with
+        # them. There is one service, however many copies of a scope lead to it.
+        return self
+
     async def handle(self, exchange: Exchange) -> None:
         """Serve one exchange. Errors that are not the request's are left to the transport."""
         call = Call(exchange, ROUTES, self._origins)

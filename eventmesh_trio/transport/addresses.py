@@ -29,10 +29,13 @@ def client_of(
 
     Args:
       peer: the connection's own address; "" on a Unix socket, which counts as a trusted proxy.
+        What is no address is nobody's whom one could trust.
       forwarded_for: the values of all ``X-Forwarded-For`` fields, in their order.
     """
     hops = [hop.strip() for value in forwarded_for for hop in value.split(b",")][-_MAX_HOPS:]
     address = _parse(peer) if peer else None
+    if peer and address is None:
+        return _UNKNOWN
     while address is None or any(address in network for network in trusted_proxies):
         if not hops:
             return None

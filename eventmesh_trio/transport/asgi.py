@@ -159,7 +159,7 @@ class _ASGIExchange:
     async def _next_message(self) -> Message:
         began = trio.current_time()
         try:
-            with trio.fail_after(self._body_seconds_left):
+            with trio.fail_after(max(0.0, self._body_seconds_left)):
                 return await self._inbox.messages.receive()
         except trio.TooSlowError:
             raise RemoteProtocolError(

@@ -1,12 +1,13 @@
 """Where to listen: addresses as people write them, and the sockets that are opened for them."""
 
 import errno
+import fcntl
 import os
 import socket
 import ssl
 import stat
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,8 @@ __all__ = ["Bind", "Listener", "open_listeners", "parse_bind"]
 # As many as Linux allows as a rule. Who finds it full is silently put off, for seconds and minutes.
 _BACKLOG: Final = 4096
 _DEFAULT_PORT: Final = 8080
+_TURN_SECONDS: Final = 1.0
+_LOOK_AGAIN_SECONDS: Final = 0.01
 
 
 @attrs.frozen
@@ -110,7 +113,8 @@ async def open_listeners(
     try:
         for bind in binds:
             if bind.path is not None:
-                listeners.append(_open_unix(bind.path, ssl_context))
+                async with _turn_in(Path(bind.path).parent):
+                    listeners.append(_open_unix(bind.path, ssl_context))
                 continue
             found = await trio.open_tcp_listeners(bind.port, host=bind.host, backlog=_BACKLOG)
             listeners += [Listener(tcp.socket, ssl_context) for tcp in found]
@@ -121,11 +125,47 @@ async def open_listeners(
     return listeners
 
 
+@asynccontextmanager
+async def _turn_in(directory: Path) -> AsyncIterator[None]:
+    """Have servers that start together look for stale socket files there one after the other.
+
+    Between a server's `bind` and its `listen` its file looks stale, and another would remove it.
+    The directory itself is locked, so that no lock file is left behind. It is a courtesy: where the
+    directory cannot be read, or somebody keeps it locked for something else, we go on without.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        await trio.lowlevel.checkpoint()
+        yield
+        return
+    try:
+        with trio.move_on_after(_TURN_SECONDS):
+            while not _lock_nowait(descriptor):
+                await trio.sleep(_LOOK_AGAIN_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)  # and with it the lock
+
+
+def _lock_nowait(descriptor: int) -> bool:
+    """Whether the wait for the lock is over; it is, too, where the file system knows none."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 def _open_unix(path: str, ssl_context: ssl.SSLContext | None) -> Listener:
     _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound = False
     try:
         sock.bind(path)
+        bound = True
         # Until `listen` nobody can connect, so the narrow mode is there before the first client.
         os.chmod(path, 0o600)
         sock.listen(_BACKLOG)
@@ -133,6 +173,8 @@ def _open_unix(path: str, ssl_context: ssl.SSLContext | None) -> Listener:
         return Listener(trio.socket.from_stdlib_socket(sock), ssl_context, path, inode)
     except BaseException:
         sock.close()
+        if bound:
+            Path(path).unlink(missing_ok=True)
         raise
 
 

@@ -12,10 +12,11 @@ class Drain:
 
     Where a server of somebody else has the connections (ASGI), exchanges are counted instead.
 
-    `begin` is synchronous: listeners stop accepting, connections between two requests close,
-    responses that start from now on carry ``Connection: close``, and what only waits for its peer
-    is cut short. Streams and WebSockets are for the application to end (`wait_begun`);
-    `wait_empty` then waits for the last connection, and its caller sets the deadline.
+    `begin` is synchronous: listeners stop accepting, connections between two requests close, those
+    that wait for their first one do so ``farewell_seconds`` later, responses that start from now on
+    carry ``Connection: close``, and what only waits for its peer is cut short. Streams and
+    WebSockets are for the application to end (`wait_begun`); `wait_empty` then waits for the last
+    connection, and its caller sets the deadline.
     """
 
     connections: int = attrs.field(default=0, init=False)

@@ -115,7 +115,7 @@ class HTTPExchange:
 
     async def _read_body(self) -> bytes:
         began = trio.current_time()
-        with trio.move_on_after(self._body_seconds_left) as scope:
+        with trio.move_on_after(max(0.0, self._body_seconds_left)) as scope:
             data = await self._link.read()
         self._body_seconds_left -= trio.current_time() - began
         if scope.cancelled_caught:

@@ -161,13 +161,16 @@ class _Connection:
             # It came along with the one before: hundreds would be answered in one turn of the loop.
             await trio.lowlevel.checkpoint()
             return head
+        began = trio.current_time()
         if not self._wire.buffered and not await self._wait_first_byte():
             return None
         if (head := self._wire.next_head()) is not None:  # as a rule it comes in one piece
             return head
         limits, drain = self._limits, self._drain
+        if self._served:  # the wait for its first byte was `keep_alive_seconds`'
+            began = trio.current_time()
         with (
-            trio.move_on_after(limits.header_seconds) as scope,
+            trio.move_on_at(began + limits.header_seconds) as scope,
             drain.interrupting(scope, limits.farewell_seconds),
         ):
             while (head := self._wire.next_head()) is None and not self.link.peer_left:
@@ -178,8 +181,9 @@ class _Connection:
     async def _wait_first_byte(self) -> bool:
         limits, drain = self._limits, self._drain
         seconds = limits.keep_alive_seconds if self._served else limits.header_seconds
-        # One that is new during a drain may ask, to be told of it; one that rested is just closed.
-        patience = limits.farewell_seconds if drain.begun and not self._served else 0.0
+        # The first request of one that is new may be on its way when a drain begins, and a reset
+        # would not tell why; one that rested is just closed.
+        patience = 0.0 if self._served else limits.farewell_seconds
         data = b""
         # `move_on_after` would be 2 us more, of each connection and each request.
         scope = trio.CancelScope(deadline=trio.current_time() + seconds)
@@ -195,12 +199,12 @@ class _Connection:
         if not self._wire.can_answer or self.link.peer_left:
             return
         is_head = self._wire.is_head_request
-        body = b"" if is_head else error_body(error, None)
-        fields = [*error_fields(error), (b"connection", b"close"), date_field()]
-        if not is_head:
-            fields.append((b"content-length", b"%d" % len(body)))
+        body = error_body(error, None)
+        fields = [*error_fields(error), (b"content-length", b"%d" % len(body))]
+        fields += [(b"connection", b"close"), date_field()]
         data = self._wire.send_head(error_status(error), fields, head_request=is_head)
-        data += self._wire.send_body(body) + self._wire.send_end()
+        if not is_head:  # h11 was not told of it, and would add what ends a body
+            data += self._wire.send_body(body) + self._wire.send_end()
         try:
             await self.link.write(data)
         except ConnectionBroken:
@@ -212,7 +216,15 @@ class _Connection:
         """Run the handler; whether another request may follow."""
         self._served += 1
         exchange = HTTPExchange(request, self.link, self._wire, self._must_close)
-        outcome = await run_handler(self._handler, exchange)
+        try:
+            outcome = await run_handler(self._handler, exchange)
+        except BaseException:
+            # Cancelled: half a response must not end like a whole one. Nothing waits in there, so
+            # the scope only says that it is bounded.
+            if exchange.started and not exchange.ended and not self.link.broken:
+                with trio.move_on_after(self._limits.farewell_seconds, shield=True):
+                    await exchange.abort()
+            raise
         if self.link.broken or (self.link.peer_left and not self._wire.request_complete):
             return False  # in the middle of a write, or of its request: nobody is there to answer
         if exchange.websocket is not None:

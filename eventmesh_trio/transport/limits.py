@@ -21,7 +21,8 @@ class TransportLimits:
     tls_handshake_seconds: float = 10.0
     """From the accept to the end of the TLS handshake."""
     header_seconds: float = 10.0
-    """From the first byte of a request (or from the accept) to the end of its head."""
+    """From a request's first byte to the end of its head; the first's from the accept, or from the
+    end of the TLS handshake."""
     body_seconds: float = 60.0
     """How long a handler may have to wait for one request's body, all waits together."""
     keep_alive_seconds: float = 75.0
@@ -43,7 +44,7 @@ class TransportLimits:
     max_drained_bytes: int = 64 * 1024
     """An unread request body up to this size is read away to keep the connection."""
     max_pipelined_bytes: int = 64 * 1024
-    """What is kept of later requests while a response streams."""
+    """What is kept of later requests while a response streams; one read (64 KiB) may go beyond."""
     max_requests_per_connection: int = 10_000
     """After so many, the connection is closed."""
 

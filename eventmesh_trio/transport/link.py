@@ -230,15 +230,19 @@ class Link:
             raise trio.BrokenResourceError from error
 
     async def close(self) -> None:
-        """Close the stream; bounded by ``farewell_seconds``, and shielded: it is often cancelled.
+        """Close the stream; shielded, as it is often cancelled, and bounded.
+
+        The bound is ``farewell_seconds`` for what the peer still sends, and as much for TLS's end.
 
         With ``linger`` our side ends first, and what the peer still sends is read away. Without
         that it would be answered with a reset, which can destroy our last response on its way
         (RFC 9112, section 9.6).
         """
-        with trio.move_on_after(self.limits.farewell_seconds, shield=True):
-            if self.linger and self.usable:
+        seconds = self.limits.farewell_seconds
+        if self.linger and self.usable:
+            with trio.move_on_after(seconds, shield=True):
                 await self._read_away()
+        with trio.move_on_after(seconds, shield=True):
             await self._aclose()
         await trio.aclose_forcefully(self.stream)
 
@@ -265,7 +269,7 @@ class Link:
 
     async def _aclose(self) -> None:
         try:
-            await self.stream.aclose()  # TLS: sends close_notify
+            await self.stream.aclose()  # TLS: sends close_notify, and waits for no answer
         except (trio.BrokenResourceError, trio.BusyResourceError):
             self.broken = True
 
@@ -274,12 +278,17 @@ class Link:
 
         Args:
           reset: by a TCP reset, for a body that only the end of the connection delimits. Else by
-            a plain close: what was written is sent, as `close_nowait` says.
+            a plain close: what was written is sent, as `close_nowait` says. Over TLS no
+            close_notify is sent either way.
         """
         self.broken = True
-        if reset and isinstance(self.stream, trio.SocketStream):
-            self.stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, _SO_LINGER_RESET)
+        stream = self.stream
+        if isinstance(stream, trio.SSLStream):
+            stream = stream.transport_stream
+        if reset and isinstance(stream, trio.SocketStream):
+            with suppress(OSError):  # the peer was first
+                stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, _SO_LINGER_RESET)
         if self.close_nowait():
             await trio.lowlevel.cancel_shielded_checkpoint()
         else:
-            await trio.aclose_forcefully(self.stream)
+            await trio.aclose_forcefully(self.stream)  # cancelled, so it writes nothing

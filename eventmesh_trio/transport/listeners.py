@@ -26,8 +26,28 @@ from eventmesh_trio.wire.problem import error_body, error_fields, error_status
 __all__ = ["Bind", "Listener", "open_listeners", "parse_bind", "serve_listeners"]
 
 _CAPACITY_ERRNOS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
-# What a connection can die of between its handshake and our accept (accept(2)).
-_FLEETING_ERRNOS: Final = (errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.ENETDOWN)
+# What a connection can die of between its handshake and our accept: Linux hands on what is pending
+# on it (accept(2)). Not all platforms know all of them.
+_FLEETING_ERRNOS: Final = frozenset(
+    getattr(errno, name)
+    for name in (
+        "ECONNABORTED",
+        "ECONNRESET",
+        "EHOSTDOWN",
+        "EHOSTUNREACH",
+        "ENETDOWN",
+        "ENETUNREACH",
+        "ENONET",
+        "ENOPROTOOPT",
+        "EOPNOTSUPP",
+        "EPERM",
+        "EPROTO",
+        "ETIMEDOUT",
+    )
+    if hasattr(errno, name)
+)
+_FLEETING_IN_A_ROW: Final = 100
+"""After so many with no connection between them it is not the connections: there is a pause."""
 _RETRY_AFTER_SECONDS: Final = 1.0
 _REFUSAL_SECONDS: Final = 0.05
 
@@ -110,16 +130,21 @@ class _Server:
     refused_since: int = attrs.field(default=0, init=False)
 
     async def accept_forever(self, listener: Listener, nursery: trio.Nursery) -> None:
+        fleeting = 0
         while True:
             try:
                 sock, address = await listener.socket.accept()
             except OSError as error:
                 if error.errno in _FLEETING_ERRNOS:
+                    fleeting += 1
+                    if fleeting % _FLEETING_IN_A_ROW == 0:
+                        await trio.sleep(self.limits.accept_backoff_seconds)
                     continue
                 if error.errno not in _CAPACITY_ERRNOS:
                     raise
                 await self._on_exhaustion(listener, error)
                 continue
+            fleeting = 0
             if self.exhausted_at is not None:
                 self._note_recovery(self.exhausted_at)
             peer = str(address[0]) if isinstance(address, tuple) else ""
@@ -226,7 +251,9 @@ class _Server:
         self, stream: trio.SocketStream, ssl_context: ssl.SSLContext, peer: str
     ) -> None:
         limits, drain = self.limits, self.drain
-        secure = trio.SSLStream(stream, ssl_context, server_side=True, https_compatible=True)
+        # Not `https_compatible`, which would send no close_notify (RFC 9112, section 9.8): it alone
+        # tells a response that ends with the connection from one that was cut.
+        secure = trio.SSLStream(stream, ssl_context, server_side=True)
         with (
             trio.move_on_after(limits.tls_handshake_seconds) as scope,
             drain.interrupting(scope, limits.farewell_seconds),

@@ -1,5 +1,6 @@
 """The ASGI application's start: who configures the log, and what is refused under hypercorn."""
 
+import copy
 import json
 import logging
 import subprocess
@@ -68,6 +69,15 @@ async def test_a_log_that_somebody_has_configured_is_left_as_it_is() -> None:
     before = structlog.get_config()
     await live_through_a_lifespan({})
     assert structlog.get_config() == before
+
+
+async def test_middleware_may_copy_a_scope_with_the_application_in_its_state() -> None:
+    state: dict[str, Any] = {}
+    await live_through_a_lifespan(state)
+    scope = {"type": "http", "path": "/livez", "headers": [(b"host", b"a")], "state": state}
+    copied = copy.deepcopy(scope)
+    assert copied["state"] is not state
+    assert copied["state"] == state  # one application, however often its scope is copied
 
 
 async def test_a_server_without_lifespan_state_is_told_what_to_use() -> None:

@@ -50,6 +50,12 @@ def test_without_trusted_proxies_only_the_connection_itself_counts() -> None:
     assert client_of("127.0.0.1", [b"203.0.113.1"], ()) == "127.0.0.1"
 
 
+@pytest.mark.parametrize("peer", ["testclient", "x" * 100, "198.51.100", "@"])
+def test_a_peer_whose_address_cannot_be_read_is_not_believed(peer: str) -> None:
+    assert client_of(peer, [b"203.0.113.1"], INSIDE) == "unknown"
+    assert client_of(peer, [], INSIDE) == "unknown"
+
+
 def test_an_endless_list_of_hops_is_not_read_to_its_end() -> None:
     assert (
         client_of("127.0.0.1", [b"203.0.113.1," + b"10.0.0.1," * 5000 + b"10.0.0.1"], INSIDE)

@@ -245,6 +245,24 @@ async def test_body_limits_are_those_of_the_transport(autojump_clock: MockClock)
             assert (await peer.answer()).status == status
 
 
+async def test_a_body_whose_time_is_over_is_408_also_when_it_is_asked_for_again(
+    mock_clock: MockClock,
+) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await wait_all_tasks_blocked()
+        mock_clock.jump(LIMITS.body_seconds + 1)  # the loop was busy for longer than is left
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    await serve_asgi(echo, scope, receive, send, LIMITS)
+    assert sent[0]["status"] == 408
+
+
 async def test_a_misused_exchange_says_so() -> None:
     async def handler(exchange: Exchange) -> None:
         with pytest.raises(LocalProtocolError):

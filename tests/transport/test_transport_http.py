@@ -463,6 +463,20 @@ async def test_what_is_no_request_is_answered_in_json_and_closed(raw: bytes, sta
         await peer.stream.aclose()
 
 
+@pytest.mark.parametrize("before", [b"", GET], ids=["new", "kept"])
+async def test_a_head_request_that_is_refused_gets_no_body(before: bytes) -> None:
+    async with http_peer(echo) as peer:
+        if before:
+            await peer.send(before)
+            assert (await peer.answer()).status == 200
+        await peer.send(b"HEAD / HTTP/1.1\r\nno field\r\n\r\n")
+        await peer.stream.send_eof()  # type: ignore[attr-defined]
+        head, end, rest = (await peer.rest()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert b"transfer-encoding" not in head.lower()
+        assert (end, rest) == (b"\r\n\r\n", b"")
+
+
 async def test_a_malformed_body_is_400_or_the_end() -> None:
     async with http_peer(echo) as peer:
         await peer.send(CHUNKED + b"zz\r\n")
@@ -516,6 +530,24 @@ async def test_half_a_head_is_408_at_its_deadline_however_it_drips(
         assert trio.current_time() == pytest.approx(LIMITS.header_seconds, abs=0.6)
 
 
+async def test_the_first_head_has_its_time_from_the_accept_and_later_ones_from_their_first_byte(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with http_peer(echo) as peer:
+        await trio.sleep(LIMITS.header_seconds - 1)
+        await peer.send(GET[:-1])
+        assert (await peer.answer()).status == 408
+        assert trio.current_time() == pytest.approx(LIMITS.header_seconds, abs=0.1)
+    async with http_peer(echo) as peer:
+        await peer.send(GET)
+        assert (await peer.answer()).status == 200
+        await trio.sleep(LIMITS.header_seconds + 1)
+        began = trio.current_time()
+        await peer.send(GET[:-1])
+        assert (await peer.answer()).status == 408
+        assert trio.current_time() - began == pytest.approx(LIMITS.header_seconds, abs=0.1)
+
+
 async def test_an_idle_connection_is_closed_after_its_keep_alive_time(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -550,6 +582,18 @@ async def test_a_dripping_body_shares_one_deadline(autojump_clock: trio.testing.
             assert (await peer.answer()).status == 408
             assert trio.current_time() == pytest.approx(LIMITS.body_seconds, abs=0.1)
             nursery.cancel_scope.cancel()
+        await peer.stream.aclose()
+
+
+async def test_a_body_whose_time_is_over_is_408_also_when_it_is_asked_for_again(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    async with http_peer(echo) as peer:
+        await peer.send(post(b"xxx")[:-3])
+        await wait_all_tasks_blocked()
+        await peer.send(b"x")  # it is read, but the loop was busy for longer than is left
+        mock_clock.jump(LIMITS.body_seconds + 1)
+        assert (await peer.answer()).status == 408
         await peer.stream.aclose()
 
 
@@ -835,15 +879,34 @@ async def test_a_malformed_response_field_is_our_bug_and_a_500() -> None:
 # --- draining -----------------------------------------------------------------------------------
 
 
-async def test_a_drain_closes_idle_connections_at_once() -> None:
+async def test_a_drain_closes_used_connections_at_once_and_new_ones_after_a_moment(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     drain = Drain()
     async with http_peer(echo, drain=drain) as fresh, http_peer(echo, drain=drain) as used:
         await used.send(GET)
         await used.answer()
         await wait_all_tasks_blocked()
+        began = trio.current_time()
         drain.begin()
-        assert await fresh.rest() == b""
         assert await used.rest() == b""
+        assert trio.current_time() == began
+        assert await fresh.rest() == b""
+        assert trio.current_time() - began == pytest.approx(LIMITS.farewell_seconds, abs=0.1)
+
+
+async def test_a_first_request_that_was_on_its_way_when_a_drain_began_is_answered(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    drain = Drain()
+    async with http_peer(echo, drain=drain) as peer:
+        await wait_all_tasks_blocked()
+        drain.begin(accepting=True)
+        await trio.sleep(LIMITS.farewell_seconds / 2)
+        await peer.send(GET)
+        answer = await peer.answer()
+        assert (answer.status, answer.fields[b"connection"]) == (200, b"close")
+        assert await peer.rest() == b""
 
 
 async def test_a_drain_lets_the_response_at_hand_end_and_then_closes() -> None:

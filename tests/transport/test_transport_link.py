@@ -2,12 +2,14 @@
 
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
 import trio.testing
+import trustme
 
 from eventmesh_trio.transport.limits import TransportLimits
 from eventmesh_trio.transport.link import Link
@@ -103,3 +105,73 @@ def test_a_stream_that_is_no_socket_is_not_closed_at_once() -> None:
 def test_of_a_stream_that_is_no_socket_nothing_is_known() -> None:
     ours, _ = trio.testing.memory_stream_pair()
     assert Link(ours, TransportLimits()).writable_bytes() == 0
+
+
+# --- the end of TLS -----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def linked_by_tls(
+    streams: tuple[trio.abc.Stream, trio.abc.Stream],
+) -> AsyncIterator[tuple[Link, trio.SSLStream[trio.abc.Stream]]]:
+    """A link over TLS, and its peer, which takes an end without close_notify for a cut."""
+    authority = trustme.CA()
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server_context)
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+    server = trio.SSLStream(streams[0], server_context, server_side=True)
+    client = trio.SSLStream(streams[1], client_context, server_hostname="localhost")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.do_handshake)
+        await client.do_handshake()
+        # The tickets of TLS 1.3 travel with the first bytes.
+        nursery.start_soon(server.send_all, b"hello")
+        assert await client.receive_some() == b"hello"
+    yield Link(server, TransportLimits()), client
+    await trio.aclose_forcefully(client)
+
+
+async def test_tls_is_ended_with_a_close_notify_that_needs_no_answer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with linked_by_tls(trio.testing.memory_stream_pair()) as (link, peer):
+        await link.close()
+        assert trio.current_time() == 0
+        assert await peer.receive_some() == b""
+
+
+async def test_a_tls_peer_that_reads_nothing_does_not_keep_us_from_closing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with linked_by_tls(trio.testing.lockstep_stream_pair()) as (link, _):
+        await link.close()
+        assert trio.current_time() == pytest.approx(link.limits.farewell_seconds)
+
+
+async def test_tls_is_ended_though_the_peer_did_not_stop_to_send(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with linked_by_tls(trio.testing.memory_stream_pair()) as (link, peer):
+        link.linger = True
+        await peer.send_all(b"more")
+        await link.close()
+        assert trio.current_time() == pytest.approx(link.limits.farewell_seconds)
+        assert await peer.receive_some() == b""
+
+
+@pytest.mark.parametrize("reset", [True, False])
+async def test_an_aborted_tls_connection_sends_no_close_notify(reset: bool) -> None:
+    async with linked_by_tls(trio.testing.memory_stream_pair()) as (link, peer):
+        await link.abort(reset=reset)
+        with pytest.raises(trio.BrokenResourceError):
+            await peer.receive_some()
+
+
+async def test_an_end_without_a_close_notify_is_the_end_of_what_a_tls_peer_sends() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with linked_by_tls((ours, theirs)) as (link, _):
+        await theirs.aclose()
+        assert await link.read() == b""
+        assert link.peer_left
+        await link.close()

@@ -1,5 +1,7 @@
 """Listening on real sockets: TCP, Unix, TLS; the cap, exhaustion, and the end of service."""
 
+import errno
+import fcntl
 import os
 import resource
 import socket
@@ -8,6 +10,7 @@ from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from ipaddress import ip_network
+from itertools import repeat
 from pathlib import Path
 
 import attrs
@@ -178,6 +181,53 @@ async def test_a_socket_file_that_another_server_has_taken_over_is_left_to_it(
     assert not path.exists()
 
 
+async def test_a_socket_file_that_cannot_be_made_private_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no")
+
+    before = open_descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "chmod", fail)
+        with pytest.raises(PermissionError):
+            await open_listeners([Bind(path=str(tmp_path / "server.sock"))])
+    assert list(tmp_path.iterdir()) == []
+    assert open_descriptors() == before
+
+
+async def test_servers_that_start_together_look_for_stale_socket_files_in_turn(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    path = tmp_path / "server.sock"
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with socket.socket(socket.AF_UNIX) as theirs:
+        theirs.bind(str(path))  # not listened on yet: it looks stale
+        async with trio.open_nursery() as nursery:
+
+            async def start() -> None:
+                with pytest.raises(OSError, match="another server"):
+                    await open_listeners([Bind(path=str(path))])
+
+            nursery.start_soon(start)
+            await trio.sleep(0.5)
+            theirs.listen()
+            os.close(other)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+async def test_a_directory_that_somebody_keeps_locked_delays_a_start_and_no_more(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    (listener,) = await open_listeners([Bind(path=str(tmp_path / "server.sock"))])
+    listener.close()
+    assert trio.current_time() < 2
+    os.close(other)
+
+
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     return trustme.CA()
@@ -190,11 +240,16 @@ def server_context(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-async def connect_tls(listener: Listener, authority: trustme.CA) -> HTTPPeer:
+async def connect_tls(
+    listener: Listener, authority: trustme.CA, *, strict: bool = False
+) -> HTTPPeer:
+    """A ``strict`` client takes an end without close_notify for what it may be: a cut."""
     context = ssl.create_default_context()
     authority.configure_trust(context)
     plain = (await connect(listener)).stream
-    secure = trio.SSLStream(plain, context, server_hostname="localhost", https_compatible=True)
+    secure = trio.SSLStream(
+        plain, context, server_hostname="localhost", https_compatible=not strict
+    )
     await secure.do_handshake()
     return HTTPPeer(secure)
 
@@ -221,6 +276,87 @@ async def test_https_and_wss_work_over_tls(
         await websocket.send_text("hello" * 1000)
         assert await websocket.message() == "hello" * 1000
         await peer.stream.aclose()
+
+
+async def read_strictly(peer: HTTPPeer) -> bytes:
+    """All that comes. Raises `trio.BrokenResourceError` where the end is not told."""
+    data = b""
+    while piece := await peer.stream.receive_some():
+        data += piece
+    return data
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_over_tls_a_whole_response_that_the_end_delimits_is_told_from_one_that_was_cut(
+    version: ssl.TLSVersion, authority: trustme.CA, server_context: ssl.SSLContext
+) -> None:
+    async def handler(exchange: Exchange) -> None:
+        await exchange.start_response(200, [])
+        await exchange.send_some(b"some")
+        if exchange.request.path == "/cut":
+            await gate.wait()
+            raise ZeroDivisionError
+        await exchange.end_response()
+
+    gate = trio.Event()
+    server_context.maximum_version = version
+    with capture_logs():
+        async with serving(handler, [LOCAL], ssl_context=server_context) as (listener,):
+            whole = await connect_tls(listener, authority, strict=True)
+            await whole.send(b"GET / HTTP/1.0\r\n\r\n")
+            assert (await read_strictly(whole)).endswith(b"\r\n\r\nsome")
+            cut = await connect_tls(listener, authority, strict=True)
+            await cut.send(b"GET /cut HTTP/1.0\r\n\r\n")
+            await cut.until(b"some")
+            gate.set()
+            with pytest.raises(trio.BrokenResourceError) as caught:
+                await read_strictly(cut)
+            assert isinstance(caught.value.__cause__, ConnectionResetError)
+            for each in (whole, cut):
+                await trio.aclose_forcefully(each.stream)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_a_server_that_is_cancelled_cuts_its_streams_so_that_they_do_not_look_whole(
+    tls: bool, authority: trustme.CA, server_context: ssl.SSLContext
+) -> None:
+    async def handler(exchange: Exchange) -> None:
+        await exchange.start_response(200, [])
+        await exchange.send_some(b"some")
+        await trio.sleep_forever()
+
+    context = server_context if tls else None
+    async with serving(handler, [LOCAL], ssl_context=context) as (listener,):
+        if tls:
+            peer = await connect_tls(listener, authority, strict=True)
+        else:
+            peer = await connect(listener)
+        await peer.send(b"GET / HTTP/1.0\r\n\r\n")
+        await peer.until(b"some")
+    with pytest.raises(trio.BrokenResourceError):
+        await read_strictly(peer)
+    await trio.aclose_forcefully(peer.stream)
+
+
+async def test_a_tls_connection_that_rests_is_ended_with_a_close_notify(
+    authority: trustme.CA, server_context: ssl.SSLContext
+) -> None:
+    limits = attrs.evolve(LIMITS, keep_alive_seconds=0.2)
+    drain = Drain()
+    async with serving(echo, [LOCAL], limits, ssl_context=server_context, drain=drain) as (
+        listener,
+    ):
+        peers = [await connect_tls(listener, authority, strict=True) for _ in range(3)]
+        for peer in peers[1:]:
+            await peer.send(GET)
+            assert (await peer.answer()).body == b"empty"
+            assert await read_strictly(peer) == b""
+        # No answer to it is waited for.
+        await until(partial(lambda: drain.connections == 1))
+        await peers[0].stream.aclose()  # a client's own is answered
+        await until(partial(lambda: drain.connections == 0))
+        for peer in peers:
+            await trio.aclose_forcefully(peer.stream)
 
 
 async def test_a_tls_handshake_that_fails_or_stands_still_harms_nobody(
@@ -417,6 +553,54 @@ async def test_without_descriptors_clients_are_told_503_and_service_comes_back()
     assert trio.lowlevel.current_statistics().tasks_living == before
 
 
+class Unlucky:
+    """A listening socket of which some connections die before they are accepted."""
+
+    def __init__(self, socket: trio.socket.SocketType, errors: Iterator[int]) -> None:
+        self._socket = socket
+        self._errors = errors
+        self.failed = 0
+
+    async def accept(self) -> object:
+        for number in self._errors:
+            self.failed += 1
+            await trio.lowlevel.checkpoint()
+            raise OSError(number, os.strerror(number))
+        return await self._socket.accept()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._socket, name)
+
+
+async def test_connections_that_die_before_they_are_accepted_harm_nobody() -> None:
+    errors = "ENETDOWN EPROTO ENOPROTOOPT EHOSTDOWN ENONET EHOSTUNREACH EOPNOTSUPP ENETUNREACH"
+    numbers = [getattr(errno, name) for name in f"{errors} ETIMEDOUT ECONNABORTED".split()]
+    listeners = await open_listeners([LOCAL])
+    real = listeners[0].socket
+    listeners[0].socket = Unlucky(real, iter(numbers))  # type: ignore[assignment]
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(serve_listeners, echo, listeners, LIMITS))
+            peer = await connect(listeners[0])
+            await peer.send(GET)
+            assert (await peer.answer()).status == 200
+            await peer.stream.aclose()
+            nursery.cancel_scope.cancel()
+
+
+async def test_an_accept_that_never_ceases_to_fail_does_not_keep_the_server_busy(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    listeners = await open_listeners([LOCAL])
+    unlucky = Unlucky(listeners[0].socket, repeat(errno.ENETDOWN))
+    listeners[0].socket = unlucky  # type: ignore[assignment]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_listeners, echo, listeners, LIMITS))
+        await trio.sleep(10 * LIMITS.accept_backoff_seconds)
+        assert unlucky.failed <= 1200
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_broken_listener_is_an_error_of_the_server() -> None:
     listeners = await open_listeners([LOCAL])
     with pytest.RaisesGroup(OSError, flatten_subgroups=True):
@@ -441,10 +625,11 @@ async def test_a_drained_server_stops_accepting_lets_streams_end_and_returns(
 
     path = tmp_path / "server.sock"
     drain = Drain()
+    limits = attrs.evolve(LIMITS, farewell_seconds=0.2)
     listeners = await open_listeners([LOCAL, Bind(path=str(path))])
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
-            serve = partial(serve_listeners, handler, listeners, LIMITS, drain=drain)
+            serve = partial(serve_listeners, handler, listeners, limits, drain=drain)
             await nursery.start(serve)
             idle = await connect(listeners[0])
             busy = [await connect(listeners[number % 2]) for number in range(20)]
