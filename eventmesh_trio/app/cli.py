@@ -4,6 +4,7 @@ What a command needs is imported by it: ``--help`` and a usage error must not wa
 """
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from eventmesh_trio.app.options import (
     absolute_url,
     allow_private_option,
     browser_option,
+    escape_unprintable,
     format_option,
     output_option,
     read_options,
@@ -34,6 +36,7 @@ from eventmesh_trio.wire.requests import parse_crawl_request, parse_deepsearch_r
 __all__ = ["main"]
 
 _INTERRUPTED: Final = 128 + signal.SIGINT
+_STDERR: Final = 2
 
 
 class _Group(click.Group):
@@ -61,6 +64,21 @@ _COMMAND_LINE: Final = click.core.ParameterSource.COMMANDLINE
 @click.version_option(__version__, prog_name="eventmesh")
 def main() -> None:
     """URLs in, clean documents out, streamed over NDJSON, SSE or WebSocket."""
+    if sys.stderr is None:
+        _open_stderr()
+
+
+def _open_stderr() -> None:
+    """Let a closed stderr be the null device, before a socket or a store becomes descriptor 2."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    if null == _STDERR:
+        os.set_inheritable(null, True)
+    else:  # stdin or stdout is closed, too
+        os.dup2(null, _STDERR)
+        os.close(null)
+    sys.stderr = open(  # noqa: SIM115 - as Python's own, to the end of the process
+        _STDERR, "w", encoding="utf-8", errors="backslashreplace", closefd=False
+    )
 
 
 main.add_command(config_command)
@@ -184,8 +202,10 @@ def crawl(
         raise click.UsageError("no URLs: name some, or give a list with -i FILE")
     flags = _flags_of_ours(server, allow_private, browser)
     config = read_options(file, profile, assignments, **flags).config
+    # How many URLs a server takes is for itself to say.
+    max_urls = config.server.max_urls if server is None else len(wanted)
     try:
-        parse_crawl_request({"urls": wanted}, max_urls=config.server.max_urls)
+        parse_crawl_request({"urls": wanted}, max_urls=max_urls)
     except ValidationError as error:
         raise click.UsageError(error.message) from None
     sys.exit(
@@ -294,4 +314,5 @@ def demo(exit_after: bool) -> None:
     """Serve a small bundled site, crawl it over HTTP, and stay up to be played with."""
     from eventmesh_trio.demo.command import run_demo
 
+    escape_unprintable()
     sys.exit(trio.run(partial(run_demo, exit_after=exit_after)))

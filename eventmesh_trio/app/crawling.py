@@ -1,5 +1,6 @@
 """``eventmesh crawl`` and ``search``: in this process or on a server, as lines or as Markdown."""
 
+import errno
 import os
 import select
 import signal
@@ -127,7 +128,8 @@ async def _write_run(
             code = await _follow(opening, _RENDERERS[style], file, total)
     except* BrokenPipeError:
         # ``| head`` has what it wanted. Nothing may be flushed to the pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = PIPE_CLOSED
     except* EventMeshError as group:
         failure = next(leaves(group))
@@ -203,10 +205,8 @@ async def _follow(
         if stream is None:  # the server has not answered yet
             nursery.cancel_scope.cancel()
             return
-        try:
-            await stream.cancel()  # its summary still comes, and ends the loop below
-        except EventMeshError as error:
-            click.echo(f"eventmesh: not cancelled yet: {error}", err=True)
+        # A task of its own: a server that does not answer must not hold up a second signal.
+        nursery.start_soon(_cancel, stream)
         await anext(signals)
         following.cancel()
 
@@ -243,6 +243,13 @@ async def _follow(
     return 0 if whole else SOME_FAILED
 
 
+async def _cancel(stream: Crawl) -> None:
+    try:
+        await stream.cancel()  # its summary still comes, and ends the loop that follows it
+    except EventMeshError as error:
+        click.echo(f"eventmesh: not cancelled yet: {error}", err=True)
+
+
 def _write(file: RawIOBase, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
@@ -257,6 +264,8 @@ def _open_output(output: Path | None) -> RawIOBase:
     # Unbuffered: closing a buffered file waits for a write that an abandoned thread is still in.
     if output is not None:
         return output.open("wb", buffering=0)
+    if sys.stdout is None:  # it was closed when we were started
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     return os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
 
 

@@ -129,8 +129,12 @@ async def _ask_politeness(politeness: Politeness, target: URL, options: CrawlOpt
 async def _ask_cache(mesh: Mesh, target: URL, options: CrawlOptions) -> Cached:
     store = mesh.cache.statistics().store
     key = cache_key(target, options.extraction_key)
+    policy = mesh.ports.policy
     entry = await mesh.ports.cache.get(store_key(target.href, options, mesh.ports), "read_only")
-    if entry is None:
+    # Kept documents outlive a policy: a crawl shows none of a URL that is not fetched any more.
+    if entry is None or (
+        policy is not None and not (policy.admits(target.href) and policy.admits(entry.final_url))
+    ):
         return Cached(store.kind, key, "none", trouble=store.trouble)
     validators = entry.validators
     return Cached(

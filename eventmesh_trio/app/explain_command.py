@@ -1,5 +1,6 @@
 """``eventmesh explain``: what would happen to a URL, and why."""
 
+import errno
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ from eventmesh_trio.app.options import (
     absolute_url,
     allow_private_option,
     browser_option,
+    escape_unprintable,
     read_options,
     settings_options,
     store_option,
@@ -77,11 +79,12 @@ def explain(
     score, rendering, extraction: as a crawl with these settings would go. Origins are asked for
     real; nothing is kept.
 
-    Exits with 0 when the URL would give a document, 1 when it would fail, 2 on wrong usage, 130
-    after Ctrl-C, 141 when nobody reads the output any more.
+    Exits with 0 when the URL would give a document without the cache, 1 when it would fail, 2 on
+    wrong usage, 130 after Ctrl-C, 141 when nobody reads the output any more.
     """
     from eventmesh_trio.app.observability import configure_logging
 
+    escape_unprintable()
     configure_logging(as_json=not sys.stderr.isatty(), level=logging.WARNING)
     flags: dict[str, Any] = {
         "fetch.allow_private": list(allow_private) or None,
@@ -89,7 +92,7 @@ def explain(
         "render.browser": browser,
     }
     settled = read_options(file, profile, assignments, **flags)
-    config = with_user_store(settled, only_if_there=True)
+    config, trouble = _without_new_store(with_user_store(settled, only_if_there=True))
     wanted = {
         "render_mode": render_mode,
         "extract_mode": extract_mode,
@@ -111,13 +114,36 @@ def explain(
         raise click.UsageError("; ".join(map(str, leaves(group)))) from None
     except* (EventMeshError, OSError) as group:
         raise click.ClickException("; ".join(map(str, leaves(group)))) from None
+    if trouble is not None:
+        cache = attrs.evolve(explanation.cache, trouble=trouble)
+        explanation = attrs.evolve(explanation, cache=cache)
     try:
         _write(explanation, as_json=as_json)
-    except BrokenPipeError:
-        # ``| head`` has what it wanted. Nothing may be flushed to the pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # ``| head`` has what it wanted
+        _drop_output()
         sys.exit(PIPE_CLOSED)
+    except OSError as error:  # as when the disk is full
+        _drop_output()
+        raise click.ClickException(f"cannot write to stdout: {error.strerror}") from None
     sys.exit(0 if explanation.outcome.error is None else WOULD_FAIL)
+
+
+def _without_new_store(config: "Config") -> tuple["Config", str | None]:
+    """The configuration without a file that is not there yet, and what is to be told of that.
+
+    To open it would make it, and its directory.
+    """
+    path = config.cache.store.removeprefix("sqlite:")
+    if path == config.cache.store or os.path.exists(os.path.expanduser(path)):
+        return config, None
+    cache = attrs.evolve(config.cache, store="memory:")
+    return attrs.evolve(config, cache=cache), f"there is no file {path}"
+
+
+def _drop_output() -> None:
+    """Let nothing be flushed at exit to an output that takes nothing."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 async def _explain(config: "Config", request: CrawlRequest) -> "Explanation":
@@ -131,10 +157,13 @@ async def _explain(config: "Config", request: CrawlRequest) -> "Explanation":
 def _write(explanation: "Explanation", *, as_json: bool) -> None:
     from eventmesh_trio.app.explain_text import sections_of, write_sections
 
+    if sys.stdout is None:  # it was closed when we were started
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     if as_json:
         # As a dict: msgspec would sort the members, and they are in the order of events.
         data = msgspec.json.encode(attrs.asdict(explanation))
-        sys.stdout.write(msgspec.json.format(data).decode() + "\n")
+        # Past the text layer: JSON is UTF-8 whatever the locale says (RFC 8259, section 8.1).
+        sys.stdout.buffer.write(msgspec.json.format(data) + b"\n")
     else:
         write_sections(sections_of(explanation), sys.stdout)
     sys.stdout.flush()

@@ -26,6 +26,8 @@ _PROFILE: Final = "profile"
 _NO_SETTINGS: Final = ("CONFIG", "PROFILE")  # read by name: the file, and the profile
 _NEAR: Final = 0.6  # of difflib, for a name that can only be meant for us
 _SAME: Final = 0.9  # for one that may be somebody else's
+_UNREADABLE: Final = re.compile(r"[0-9](?:_?[0-9]){4300,}")  # of more digits no int is made
+_TOO_LARGE: Final = "9" * 400  # for every setting
 
 
 @attrs.frozen
@@ -137,15 +139,25 @@ def _from_file(file: Path | None, problems: list[str]) -> Iterator[_Said]:
     if file is None:
         return
     try:
-        tree = tomllib.loads(file.read_text("utf-8"))
+        tree = _parse(file.read_text("utf-8"))
     except OSError as error:
         problems.append(f"{file}: {error.strerror}")
         return
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:  # no UTF-8, or no TOML
         problems.append(f"{file}: {error}")
         return
     for path, value in _flatten(tree):
         yield _Said(path, value, str(file))
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """A TOML document. An integer too long for Python is a shorter one, which no setting takes."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # it does not say where; with a shorter one the setting is told
+        return tomllib.loads(_UNREADABLE.sub(_TOO_LARGE, text))
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -234,7 +246,7 @@ def _build(
         try:
             return kind(**members, **{name: values[path] for name, path in paths.items()})
         except ValueError as error:
-            problems.extend(_refusals(kind, paths, values, origins, str(error)))
+            problems.extend(_refusals(kind, paths, values, origins, _words(error)))
             return None
 
     config: Config | None = made(Config, ())
@@ -254,13 +266,20 @@ def _refusals(
         try:
             kind(**{name: values[path]})
         except ValueError as error:
-            if not _mentions(str(error), paths, but=name):
-                alone[name] = str(error)
+            if not _mentions(_words(error), paths, but=name):
+                alone[name] = _words(error)
     for name, text in alone.items() or {next(iter(paths)): reason}.items():
         path = paths[name]
         others = [paths[other] for other in _mentions(text, paths, but=name)]
         where = "".join(f" ({other} is that of {origins[other]})" for other in others)
         yield f"{origins[path]}: {path}: {_renamed(text, kind)}{where}"
+
+
+def _words(error: ValueError) -> str:
+    """The message alone: validators of attrs give the attribute and the value along with it."""
+    if isinstance(error, UnicodeError) or not error.args:
+        return str(error)
+    return str(error.args[0])
 
 
 def _mentions(text: str, paths: Mapping[str, str], *, but: str) -> list[str]:

@@ -2,7 +2,9 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -19,6 +21,7 @@ __all__ = [
     "absolute_url",
     "allow_private_option",
     "browser_option",
+    "escape_unprintable",
     "format_option",
     "output_option",
     "read_options",
@@ -134,3 +137,9 @@ def with_user_store(settled: Settled, *, only_if_there: bool) -> Config:
 def absolute_url(url: str) -> str:
     """What was meant by a URL on the command line: https, where it does not say."""
     return url if _SCHEME.match(url) is not None else f"https://{url}"
+
+
+def escape_unprintable() -> None:
+    r"""Let stdout show what its encoding has no character for as ``\u2026``, and not fail."""
+    if isinstance(sys.stdout, TextIOWrapper):  # None where it is closed
+        sys.stdout.reconfigure(errors="backslashreplace")

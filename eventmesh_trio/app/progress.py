@@ -1,5 +1,6 @@
 """How far a crawl is: a bar on stderr, and only where that is a terminal."""
 
+import sys
 from types import TracebackType
 from typing import Final, Self
 
@@ -21,7 +22,8 @@ class Bar:
     """
 
     def __init__(self, total: int) -> None:
-        self._console = Console(stderr=True)
+        # Asked here: rich takes anything for a terminal where FORCE_COLOR is set.
+        self._console = Console(stderr=True, force_terminal=sys.stderr.isatty())
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -1,6 +1,7 @@
 """One value as people write it, in a file, the environment or a flag, as its setting's type."""
 
 import re
+import sys
 from collections.abc import Mapping
 from ipaddress import IPv4Network, ip_network
 from math import isfinite
@@ -15,6 +16,7 @@ from eventmesh_trio.pipeline.searching.secret import Secret
 __all__ = ["read_value"]
 
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|inf|nan)")
+_LARGEST: Final = int(sys.float_info.max)  # what no float can be, no limit can be compared with
 _BOOLEANS: Final = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
@@ -49,13 +51,20 @@ def _one(setting: Setting, value: Any) -> Any:
         value = value.replace("_", "")  # as TOML allows it
     elif isinstance(value, str) and unit is not None:
         value = read_quantity(value, unit)
+    _check_size(value)
     wants_unit = unit not in (None, "bytes") and not setting.unit_is_named
     if wants_unit and bare and float(value) and isfinite(float(value)):
         raise ValueError(f"a duration needs a unit: write {value}ms or {value}s")
     read = msgspec.convert(value, setting.attribute.type, strict=False)
+    _check_size(read)
     if isinstance(read, (int, float)) and not isinstance(read, bool) and not read >= 0:
         raise ValueError("it must not be negative")
     return read
+
+
+def _check_size(value: Any) -> None:
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError("it is too large")
 
 
 def _secret(value: Any) -> Secret:
@@ -99,7 +108,8 @@ def _pair(part: Any) -> tuple[str, str]:
         if not colon:
             raise ValueError(f"{part!r} is not of the form Name: value")
         return name.strip(), text.strip()
-    if len(part) != 2 or not all(isinstance(text, str) for text in part):
+    is_list = isinstance(part, (list, tuple))
+    if not is_list or len(part) != 2 or not all(isinstance(text, str) for text in part):
         raise ValueError(f"{part!r} is no pair of texts")
     return part[0], part[1]
 

@@ -12,6 +12,7 @@ __all__ = ["Address", "parse_base_url"]
 
 _UNIX: Final = "http+unix://"
 _SHORT_UNIX: Final = "unix:"
+_PATH: Final = "/%:@!$&'()*+,;="  # what stays as it is in a path (RFC 3986, section 3.3)
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -50,8 +51,11 @@ def parse_base_url(text: str) -> Address:
       ConfigError: none of these, or with a query or credentials.
     """
     if text.startswith(_UNIX):
-        parts = urlsplit(text)
-        socket_path, prefix = unquote(parts.netloc), parts.path
+        try:
+            parts = urlsplit(text)
+            socket_path, prefix = unquote(parts.netloc), quote(parts.path, safe=_PATH)
+        except ValueError as error:
+            raise ConfigError(f"the base URL {text!r} cannot be read: {error}") from None
         if parts.query or parts.fragment:
             raise ConfigError(f"the base URL {text!r} has a query or fragment")
         return _unix(text, socket_path, prefix)

@@ -62,6 +62,8 @@ async def connect(
     with trio.move_on_after(limits.connect_seconds):
         try:
             return await open_stream(address)
+        except UnicodeError as error:  # a name that IDNA has no form of
+            raise ConnectFailed(f"cannot connect to {address}: {error}") from error
         except (OSError, trio.BrokenResourceError) as error:
             cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
             if isinstance(cause, ssl.SSLCertVerificationError):
@@ -178,23 +180,21 @@ async def request(
       RemoteProtocolError: an answer that is not HTTP.
     """
     connection = h11.Connection(h11.CLIENT)
-    head = h11.Request(
-        method=method,
-        target=target,
-        headers=[
-            ("Host", address.authority),
-            ("User-Agent", "eventmesh-trio"),
-            ("Connection", "close"),
-            *([("Content-Length", str(len(body)))] if body or method == "POST" else []),
-            *fields,
-        ],
-    )
-    pieces = [connection.send(head)]
-    if body:
-        pieces.append(connection.send(h11.Data(data=body)))
-    pieces.append(connection.send(h11.EndOfMessage()))
     response = Response(stream, connection, limits.idle_seconds)
+    sent = [
+        ("Host", address.authority),
+        ("User-Agent", "eventmesh-trio"),
+        ("Connection", "close"),
+        *([("Content-Length", str(len(body)))] if body or method == "POST" else []),
+        *fields,
+    ]
     try:
+        # In here, for h11 may refuse a field: the stream is ours to close then, too.
+        headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in sent]
+        pieces = [connection.send(h11.Request(method=method, target=target, headers=headers))]
+        if body:
+            pieces.append(connection.send(h11.Data(data=body)))
+        pieces.append(connection.send(h11.EndOfMessage()))
         try:
             with trio.move_on_after(limits.idle_seconds) as scope:
                 await stream.send_all(b"".join(piece for piece in pieces if piece))

@@ -54,7 +54,7 @@ class Display(Bar):
 
     def line(self, text: str) -> None:
         """Write a line to stdout; where both are one terminal, above the bar."""
-        if self.is_drawn and sys.stdout.isatty():
+        if self.is_drawn and sys.stdout is not None and sys.stdout.isatty():
             self.say(text)
         else:
             # Blocks where nobody reads the pipe. A demo's lines are few enough for its buffer.

@@ -34,6 +34,18 @@ def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     )
 
 
+def in_shell(line: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with redirections."""
+    return subprocess.run(
+        ["bash", "-c", f"exec {' '.join(EVENTMESH)} {line}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=CHECKOUT,
+    )
+
+
 def events(output: str) -> list[dict]:
     return [json.loads(line) for line in output.splitlines()]
 
@@ -197,6 +209,63 @@ def test_a_crawl_on_a_server_writes_the_same_events(origin: Origin, native_serve
     ]
 
 
+def test_how_many_urls_a_server_takes_is_for_the_server_to_say(
+    origin: Origin, native_server, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("EVENTMESH_SERVER__MAX_URLS", "1")
+    there = run("crawl", "--server", native_server.base_url, *origin.pages(2))
+    assert (there.returncode, there.stderr) == (0, "")
+    here = run("crawl", *ALLOW, *origin.pages(2))
+    assert (here.returncode, here.stdout) == (2, "")
+    assert "allowed are 1 to 1" in here.stderr
+
+
+def test_a_server_whose_name_cannot_be_one_is_exit_code_3():
+    done = run("crawl", "--server", "http://a..b:9", "http://e.org/")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("eventmesh: cannot connect to http://a..b:9: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "0<&- 2>&-"])
+def test_a_closed_stderr_is_no_trouble_of_a_crawl(origin: Origin, closed: str):
+    done = in_shell(f"crawl {' '.join(ALLOW)} {origin.url('/page/1')} {closed}")
+    assert done.returncode == 0
+    assert events(done.stdout)[-1]["successful"] == 1
+
+
+def test_a_closed_stdout_is_exit_code_2_and_one_clear_line(origin: Origin):
+    asked = origin.requests.total()
+    done = in_shell(f"crawl {' '.join(ALLOW)} {origin.url('/page/1')} >&-")
+    assert done.returncode == 2
+    assert done.stderr == "eventmesh: cannot write to stdout: Bad file descriptor\n"
+    assert in_shell(f"crawl {' '.join(ALLOW)} {origin.url('/page/1')} >&- 2>&-").returncode == 2
+    assert origin.requests.total() == asked
+
+
+def test_a_server_runs_with_a_closed_stderr(tmp_path: Path):
+    path = tmp_path / "s"
+    process = subprocess.Popen(
+        ["bash", "-c", f"exec {' '.join(EVENTMESH)} serve --store memory: --bind unix:{path} 2>&-"],
+        stdout=subprocess.PIPE,
+        cwd=CHECKOUT,
+    )
+    try:
+        wait_until(path.exists, 30, "the server listens")
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(30)
+            asking.connect(str(path))
+            asking.sendall(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert asking.recv(65536).startswith(b"HTTP/1.1 200")
+        assert os.readlink(f"/proc/{process.pid}/fd/2") == os.devnull
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_urls_come_from_a_file_or_from_stdin_without_blank_lines_and_comments(
     origin: Origin, tmp_path: Path
 ):
@@ -277,6 +346,14 @@ def test_progress_is_drawn_on_a_terminal_and_never_on_stdout(origin: Origin):
     assert process.returncode == 0
     assert b"3 fine" in drawn
     assert all(json.loads(line) for line in out.splitlines())
+
+
+def test_no_variable_of_the_environment_draws_progress_where_there_is_no_terminal(
+    origin: Origin, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    done = run("crawl", *ALLOW, *origin.pages(3))
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_address_that_others_can_reach_is_refused_with_the_reason():

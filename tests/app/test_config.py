@@ -275,6 +275,9 @@ def test_any_text_is_a_quantity_or_a_value_error(unit: Unit, text: str):
         ('stream.sse.custom_headers={"X-A": "1\\r\\nX-B: 2"}', "no response field may have"),
         ('stream.sse.custom_headers={"X-A": 1}', "no pair of texts"),
         ("stream.sse.custom_headers={", "no JSON"),
+        ("stream.sse.custom_headers=[1]", "1 is no pair of texts"),
+        ('stream.sse.custom_headers=["X-A: 1", {"a": 1, "b": 2}]', "no pair of texts"),
+        ("mesh.ttfb_target_ms=" + "9" * 400, "too large"),
         # By its place in the tree, or by the unit that its name could have.
         ("transport.ping_idle_seconds=3", "did you mean stream.websocket.ping_interval"),
         ("stream.ndjson.flush_interval_ms=3", "did you mean stream.ndjson.flush_interval"),
@@ -313,6 +316,42 @@ def test_the_message_tells_where_a_bad_value_was(tmp_path: Path):
     assert problems_of(file=file)[0].startswith(f"{file}: ")
     assert "absent.toml: No such file" in problems_of(file=tmp_path / "absent.toml")[0]
     assert "Is a directory" in problems_of(file=tmp_path)[0]
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("mesh.linger_seconds", "mesh.ttfb_target_ms", "mesh.window_bytes", "server.max_urls"),
+        *("stream.ndjson.flush_interval", "stream.buffer.slow_send_threshold"),
+    ],
+)
+def test_an_integer_of_a_file_that_is_too_large_is_refused_with_its_setting(
+    tmp_path: Path, path: str, digits: int
+):
+    table, _, name = path.rpartition(".")
+    file = tmp_path / "c.toml"
+    file.write_text(f"[{table}]\n{name} = {'9' * digits}\n")
+    (problem,) = problems_of(file=file)
+    assert problem.startswith(f"{file}: {path}: ")
+    assert "too large" in problem
+    assert len(problem) < 1000
+
+
+@pytest.mark.parametrize("value", ["5", "[5]", '[["X-A", 1]]', "2026-01-01"])
+def test_response_fields_of_a_file_that_are_no_texts_are_refused(tmp_path: Path, value: str):
+    file = tmp_path / "c.toml"
+    file.write_text(f"[stream.sse]\ncustom_headers = {value}\n")
+    (problem,) = problems_of(file=file)
+    assert problem.startswith(f"{file}: stream.sse.custom_headers: ")
+    assert problem.endswith("no pair of texts")
+
+
+def test_a_value_that_is_none_of_those_allowed_is_told_in_words():
+    (problem,) = problems_of(assignments=["fetch.resolver=doh"])
+    assert problem == (
+        "--set fetch.resolver: fetch.resolver: 'resolver' must be in ('dns', 'system') (got 'doh')"
+    )
 
 
 def test_values_that_contradict_each_other_are_told_with_who_said_each():

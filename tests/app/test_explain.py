@@ -300,6 +300,30 @@ def test_the_store_that_serve_keeps_is_looked_at_and_none_is_made(
     assert explain_json(url, "--store", "memory:")["cache"]["state"] == "none"
 
 
+def test_what_settings_forbid_is_not_said_to_come_from_the_cache(
+    site: Origin, tmp_path: Path
+) -> None:
+    there = f"http://localhost:{site.port}/article"
+    store = ["--set", f"cache.store=sqlite:{tmp_path / 'store.sqlite'}"]
+    urls = [there, site.url(f"/away?to={there}")]
+    assert run("crawl", *ALLOW, *urls, *store).returncode == 0
+    for url in urls:
+        assert explain_json(url, *store)["cache"]["state"] == "fresh"
+        denied = explain_json(url, *store, "--set", "fetch.deny_hosts=localhost", code=1)
+        assert denied["cache"]["state"] == "none"
+        assert denied["cache"]["store"] == "sqlite"
+
+
+def test_a_store_that_is_not_there_is_told_and_not_made(site: Origin, tmp_path: Path) -> None:
+    store = f"sqlite:{tmp_path}/new/store.sqlite"
+    for flags in (["--store", store], ["--set", f"cache.store={store}"]):
+        cache = explain_json(site.url("/article"), *flags)["cache"]
+        assert (cache["store"], cache["state"]) == ("memory", "none")
+        assert cache["trouble"] == f"there is no file {tmp_path}/new/store.sqlite"
+        assert list(tmp_path.iterdir()) == []
+    assert explain_json(site.url("/article"))["cache"]["trouble"] is None
+
+
 def test_a_store_that_cannot_be_used_is_told(site: Origin, tmp_path: Path) -> None:
     (tmp_path / "broken").write_bytes(b"no database at all, but as long as a page of one" * 100)
     store = f"sqlite:{tmp_path}/broken/store"
@@ -395,6 +419,46 @@ def test_a_reader_that_leaves_is_exit_code_141(site: Origin) -> None:
     assert process.wait(60) == 141
     assert process.stderr.read() == b""
     process.stderr.close()
+
+
+@pytest.mark.parametrize("style", ["", "--json"])
+def test_an_output_that_cannot_be_written_is_exit_code_1_and_one_clear_line(
+    site: Origin, style: str
+) -> None:
+    command = f"{' '.join(EVENTMESH)} explain {style} {' '.join(ALLOW)} {site.url('/article')}"
+    for redirection, reason in (
+        (">/dev/full", "No space left on device"),
+        (">&-", "Bad file descriptor"),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", f"exec {command} {redirection}"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            cwd=CHECKOUT,
+        )
+        assert done.returncode == 1
+        assert done.stderr == f"Error: cannot write to stdout: {reason}\n"
+
+
+def test_a_terminal_of_few_characters_gets_the_others_escaped(
+    site: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.own["/article"] = (HTML, "<title>Bäche – П</title>".encode() + PAGE)
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = run("explain", *ALLOW, site.url("/article"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"B\xe4che \u2013 \u041f" in done.stdout
+    # JSON is UTF-8 whatever the terminal is (RFC 8259, section 8.1).
+    told = subprocess.run(
+        [*EVENTMESH, "explain", "--json", *ALLOW, site.url("/article")],
+        capture_output=True,
+        timeout=60,
+        check=True,
+        cwd=CHECKOUT,
+    )
+    assert json.loads(told.stdout.decode())["outcome"]["document"]["title"] == "Bäche – П"
 
 
 def test_an_interrupt_ends_it_at_once_with_exit_code_130(site: Origin) -> None:

@@ -42,6 +42,8 @@ def test_base_urls_are_read(text: str, expected: Address, authority: str) -> Non
         "unix:",
         "http+unix://",
         "http+unix://%2Fx.sock?a=1",
+        "http+unix://[",
+        "http+unix://%2Fx.sock/\udc80",
     ],
 )
 def test_what_is_no_base_url_is_refused(text: str) -> None:
@@ -55,10 +57,13 @@ def test_a_refused_base_url_does_not_show_its_password() -> None:
     assert "secret" not in str(caught.value)
 
 
-@given(st.text())
-def test_any_text_is_read_or_refused(text: str) -> None:
+@pytest.mark.parametrize("scheme", ["", "http://", "http+unix://", "unix:"])
+@given(text=st.text())
+def test_any_text_is_read_or_refused(scheme: str, text: str) -> None:
     with contextlib.suppress(ConfigError):
-        assert parse_base_url(text).authority.isascii()
+        address = parse_base_url(scheme + text)
+        assert address.authority.isascii()
+        assert address.target("healthz").isascii()
 
 
 def test_targets_are_encoded() -> None:

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
+import h11
 import pytest
 import trio
 import trustme
@@ -74,6 +75,12 @@ async def test_a_port_without_a_server_is_told_with_its_address() -> None:
                 await client.health()
 
 
+async def test_a_name_that_cannot_be_one_is_a_server_that_is_not_there() -> None:
+    async with open_client("http://a..b:9") as client:
+        with pytest.raises(ConnectionBroken, match=r"cannot connect to http://a\.\.b:9"):
+            await client.health()
+
+
 async def test_dialling_is_bounded(autojump_clock: MockClock) -> None:
     async def never(_: Address) -> trio.abc.Stream:
         await trio.sleep_forever()
@@ -114,6 +121,42 @@ async def test_a_cut_answer_is_told_from_a_wrong_one(
 ) -> None:
     with pytest.RaisesGroup(expected):
         await answered_with(data)
+
+
+async def test_field_values_go_out_as_latin_1() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    asked = b""
+
+    async def give(_: Address) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return ours
+
+    async def note() -> None:
+        nonlocal asked
+        asked = await theirs.receive_some()
+        await theirs.send_all(ANSWER)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(note)
+        fields = [("x-name", "Andr\xe9")]
+        async with open_client("http://h.test", open_stream=give, fields=fields) as client:
+            assert await client.health() == {"status": 1}
+    assert b"\r\nx-name: Andr\xe9\r\n" in asked
+
+
+async def test_a_request_that_cannot_be_written_leaves_no_connection_behind() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+
+    async def give(_: Address) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return ours
+
+    fields = [("Content-Length", "many")]
+    async with open_client("http://h.test", open_stream=give, fields=fields) as client:
+        with pytest.raises(h11.LocalProtocolError):
+            await client.health()
+    with trio.fail_after(1):
+        assert await theirs.receive_some() == b""
 
 
 async def test_interim_responses_are_skipped(autojump_clock: MockClock) -> None:

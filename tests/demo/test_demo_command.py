@@ -227,6 +227,18 @@ def test_without_a_terminal_progress_is_plain_lines(
     assert "\x1b" not in done.stderr
 
 
+def test_neither_colours_that_are_forced_nor_another_encoding_change_what_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = run_demo("--exit")
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert r"\u041f\u0430\u0440\u043e\u043c" in done.stdout
+
+
 def test_the_demo_s_server_may_fetch_from_its_site_and_from_no_other_private_address() -> None:
     with open_demo() as (_, said):
         server = re.findall(r"stays up at (\S+);", said)[0]
