@@ -79,7 +79,7 @@ def usual_rounds(readers: int, size: int) -> int:
     """Most where the most is asked, fewest where each takes longest."""
     if readers >= MANY_READERS:
         return 3
-    return 9 if size == MEDIUM else 4
+    return 15 if size == MEDIUM else 4
 
 
 def scenarios(options: Options) -> list[Scenario]:
