@@ -22,8 +22,8 @@ __all__ = ["Bind", "Listener", "open_listeners", "parse_bind"]
 # As many as Linux allows as a rule. Who finds it full is silently put off, for seconds and minutes.
 _BACKLOG: Final = 4096
 _DEFAULT_PORT: Final = 8080
-_TURN_SECONDS: Final = 1.0
 _LOOK_AGAIN_SECONDS: Final = 0.01
+_MOST_LOOKS: Final = 100
 
 
 @attrs.frozen
@@ -140,9 +140,10 @@ async def _turn_in(directory: Path) -> AsyncIterator[None]:
         yield
         return
     try:
-        with trio.move_on_after(_TURN_SECONDS):
-            while not _lock_nowait(descriptor):
-                await trio.sleep(_LOOK_AGAIN_SECONDS)
+        for _ in range(_MOST_LOOKS):
+            if _lock_nowait(descriptor):
+                break
+            await trio.sleep(_LOOK_AGAIN_SECONDS)
         yield
     finally:
         os.close(descriptor)  # and with it the lock

@@ -132,13 +132,13 @@ class _Server:
     async def accept_forever(self, listener: Listener, nursery: trio.Nursery) -> None:
         fleeting = 0
         while True:
+            if fleeting and fleeting % _FLEETING_IN_A_ROW == 0:
+                await trio.sleep(self.limits.accept_backoff_seconds)
             try:
                 sock, address = await listener.socket.accept()
             except OSError as error:
                 if error.errno in _FLEETING_ERRNOS:
                     fleeting += 1
-                    if fleeting % _FLEETING_IN_A_ROW == 0:
-                        await trio.sleep(self.limits.accept_backoff_seconds)
                     continue
                 if error.errno not in _CAPACITY_ERRNOS:
                     raise
