@@ -433,7 +433,11 @@ def test_one_session_holds_run_after_run_and_a_get_with_a_cursor_sees_what_is_ne
 def test_a_started_run_that_nobody_follows_is_cancelled_when_it_has_lingered(
     origin: Origin, session: str
 ) -> None:
-    with open_server("native", {"EVENTMESH_MESH__LINGER_SECONDS": "0.5"}) as server:
+    seconds = {
+        "EVENTMESH_MESH__LINGER_SECONDS": "0.5",
+        "EVENTMESH_MESH__ATTACH_WAIT_SECONDS": "0.5",
+    }
+    with open_server("native", seconds) as server:
         start(server, session, [*origin.pages(1), *origin.stalling(2, host=2)])
         wait_until(lambda: origin.in_flight == 2, 2, "the run did not start")
         document = get_json(server.address, f"/sessions/{session}")
