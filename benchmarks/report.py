@@ -86,8 +86,9 @@ def _headline(record: Record, case: Case) -> tuple[str, ...] | None:
     if not ours or peer is None or not (peer.median and ours[0].median):
         return None  # nobody to compare with, or nothing to divide by
     found = ratio(ours[0], peer, less_is_better=case.less_is_better)
+    what = case.name.partition(";")[0]  # what follows tells of the pages, on their own page
     return (
-        escaped(f"{record.outcome.name}: {case.name}"),
+        escaped(f"{record.outcome.name}: {what}"),
         f"{number(ours[0].median)} {case.unit}",
         f"{number(peer.median)} {case.unit}",
         escaped(peer.contestant),
