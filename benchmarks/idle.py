@@ -14,7 +14,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import attrs
@@ -77,9 +77,11 @@ def resident_bytes(pid: int) -> int:
 
 def open_stream(address: Address, request: bytes, awaited: bytes) -> socket.socket:
     """Ask, and read until the stream's first event is there."""
-    stream = socket.create_connection(address, 30)
-    stream.sendall(request)
-    read_until(stream, awaited)
+    with ExitStack() as opened_so_far:
+        stream = opened_so_far.enter_context(socket.create_connection(address, 30))
+        stream.sendall(request)
+        read_until(stream, awaited)
+        opened_so_far.pop_all()
     return stream
 
 
@@ -87,12 +89,14 @@ def open_socket(
     address: Address, target: str, message: bytes | None, opened: bytes, awaited: bytes
 ) -> socket.socket:
     """Open a WebSocket; where there is a message, send it when ``opened`` has come."""
-    stream = socket.create_connection(address, 30)
-    stream.sendall(upgrade_request(target))
-    if message is not None:
-        read_until(stream, opened)
-        stream.sendall(text_frame(message))
-    read_until(stream, awaited)
+    with ExitStack() as opened_so_far:
+        stream = opened_so_far.enter_context(socket.create_connection(address, 30))
+        stream.sendall(upgrade_request(target))
+        if message is not None:
+            read_until(stream, opened)
+            stream.sendall(text_frame(message))
+        read_until(stream, awaited)
+        opened_so_far.pop_all()
     return stream
 
 

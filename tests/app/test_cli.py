@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.clock import wait_until
+from tests.helpers.commands import in_shell
 from tests.helpers.origin import Origin
 from tests.helpers.programs import CHECKOUT
 from tests.helpers.servers import open_server
@@ -26,18 +27,6 @@ def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*EVENTMESH, *arguments],
         input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=CHECKOUT,
-    )
-
-
-def in_shell(line: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with redirections."""
-    return subprocess.run(
-        ["bash", "-c", f"exec {' '.join(EVENTMESH)} {line}"],
         capture_output=True,
         text=True,
         timeout=60,

@@ -20,6 +20,7 @@ from eventmesh_trio.app.loading import load_config
 from eventmesh_trio.wire.events import PageResult, Result
 from eventmesh_trio.wire.requests import CrawlOptions
 from tests.helpers.clock import wait_until
+from tests.helpers.commands import in_shell
 from tests.helpers.origin import Origin, article, open_origin
 from tests.helpers.programs import CHECKOUT
 from tests.helpers.rendering import require_browser
@@ -425,19 +426,12 @@ def test_a_reader_that_leaves_is_exit_code_141(site: Origin) -> None:
 def test_an_output_that_cannot_be_written_is_exit_code_1_and_one_clear_line(
     site: Origin, style: str
 ) -> None:
-    command = f"{' '.join(EVENTMESH)} explain {style} {' '.join(ALLOW)} {site.url('/article')}"
+    command = f"explain {style} {' '.join(ALLOW)} {site.url('/article')}"
     for redirection, reason in (
         (">/dev/full", "No space left on device"),
         (">&-", "Bad file descriptor"),
     ):
-        done = subprocess.run(
-            ["bash", "-c", f"exec {command} {redirection}"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            cwd=CHECKOUT,
-        )
+        done = in_shell(f"{command} {redirection}")
         assert done.returncode == 1
         assert done.stderr == f"Error: cannot write to stdout: {reason}\n"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks.contestants import OURS
-from benchmarks.idle import EACH_ITS_RUN, Held, _cases, demands
+from benchmarks.contestants import OURS, serving
+from benchmarks.idle import EACH_ITS_RUN, Held, _cases, demands, own_streams
 
 
 def held(kib: float, *milliseconds: float) -> Held:
@@ -37,3 +37,13 @@ def test_a_round_of_new_requests_counts_by_its_worst_and_tells_the_rest_of_all()
     assert figure is not None
     assert figure.rounds == pytest.approx((3, 60))
     assert figure.details["p50_ms"] == pytest.approx(3)
+
+
+def test_our_server_obeys_the_environment_and_a_refusal_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EVENTMESH_STREAM__GENERAL__MAX_CONCURRENT_STREAMS", "1")
+    with serving(OURS, None) as (address, _):
+        open_one = own_streams(OURS)(address)
+        with open_one(), pytest.raises(RuntimeError, match="503 Service Unavailable"):
+            open_one()
