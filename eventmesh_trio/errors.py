@@ -147,7 +147,7 @@ class AuthenticationError(RequestError):
 
 
 class ForbiddenError(RequestError):
-    """Understood and refused, whoever asks: a WebSocket ``Origin`` that is not allowed."""
+    """Understood and refused: what a page of an ``Origin`` asks that is not allowed."""
 
     type = "forbidden"
     code = "FORBIDDEN"

@@ -10,12 +10,13 @@ from eventmesh_trio.abc import Exchange, Fields
 from eventmesh_trio.app.routes import RouteTable
 from eventmesh_trio.errors import (
     EventMeshError,
+    ForbiddenError,
     PayloadTooLarge,
     UnsupportedMediaType,
     ValidationError,
 )
 from eventmesh_trio.wire.codec import encode_json
-from eventmesh_trio.wire.headers import cors_fields, parse_identifier
+from eventmesh_trio.wire.headers import cors_fields, is_allowed_origin, parse_identifier
 from eventmesh_trio.wire.identifiers import new_identifier
 from eventmesh_trio.wire.problem import error_body, error_fields, error_status
 
@@ -84,6 +85,23 @@ class Call:
     @property
     def origin(self) -> bytes | None:
         return self.exchange.request.field(b"origin")
+
+    def require_allowed_origin(self) -> None:
+        """Let no page of another origin have something done here, unless ``origins`` allow it.
+
+        A browser keeps such a page from reading the answer, not from asking, where the request
+        needs no preflight (Fetch standard, "CORS-safelisted"): to cancel a run, or to crawl.
+
+        Raises:
+          ForbiddenError: it is not allowed, nor the origin that ``Host`` names.
+        """
+        origin = self.origin
+        if origin is None or is_allowed_origin(origin, self.origins):
+            return
+        authority = origin.partition(b"://")[2].lower()  # none of "null"
+        host = self.exchange.request.field(b"host")
+        if not authority or host is None or authority != host.lower():
+            raise ForbiddenError("pages of this origin may not ask for this here")
 
     def fields(self, *more: tuple[bytes, bytes]) -> Fields:
         """Response fields: CORS, and ``more``."""

@@ -67,7 +67,8 @@ class ServerConfig:
       trusted_proxies: networks whose word is taken (``X-Forwarded-For``) for who their client is,
         and whose own connections no limit by address holds for. Unix sockets always count so.
       enable_cors: answer pages of other origins at all.
-      cors_origins: which origins; ``*`` is every one, without credentials.
+      cors_origins: which origins; ``*`` is every one, without credentials. Those that are not
+        allowed may neither read answers nor have something done, but for the one of ``Host``.
     """
 
     bind: tuple[str, ...] = attrs.field(default=("127.0.0.1:8080",), validator=_addresses)

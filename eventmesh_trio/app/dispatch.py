@@ -18,6 +18,7 @@ def _prefixed(*paths: str) -> tuple[str, ...]:
     return tuple(API_PREFIX + path for path in paths)
 
 
+_SAFE: Final = ("GET", "HEAD", "OPTIONS")  # RFC 9110, section 9.2.1
 _ATTACH_SSE: Final = partial(handlers.attach, framing="sse", shape="both")
 
 ROUTES: Final = RouteTable(
@@ -133,6 +134,8 @@ class Application:
             await call.exchange.send_response(204, [allow, *fields])
             return
         handler = found.handler(request.method)
+        if request.method not in _SAFE:
+            call.require_allowed_origin()
         if not found.route.streams:
             await handler(self.mesh, call)
             return

@@ -99,3 +99,32 @@ async def test_the_pages_of_cors_origins_are_answered_and_no_others(autojump_clo
         assert answer.fields[ALLOWED] == b"http://page.example"
         answer = await world.request("GET", "/livez", "Origin: http://other.example")
         assert ALLOWED not in answer.fields
+
+
+@shows("server.cors_origins")
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://page.example", 200),
+        ("http://other.example", 403),
+        ("null", 403),
+        ("http://a", 200),  # the server's own, by `Host`
+        ("http://A", 200),
+        ("http://a:81", 403),
+    ],
+)
+async def test_what_a_page_asks_is_done_for_cors_origins_and_our_own_alone(
+    origin: str, status: int, autojump_clock: MockClock
+):
+    async with open_world("server.cors_origins=http://page.example") as world:
+        answer = await world.request("POST", "/crawl/stream", f"Origin: {origin}", body=crawl_of(1))
+        assert answer.status == status
+        assert len(world.mesh.hub.sessions) == (status == 200)
+
+
+async def test_without_cors_only_our_own_pages_have_something_done(autojump_clock: MockClock):
+    async with open_world("server.enable_cors=false") as world:
+        assert (await world.request("DELETE", "/sessions/a", PAGE)).status == 403
+        assert (await world.request("DELETE", "/sessions/a", "Origin: http://a")).status == 404
+        assert (await world.request("DELETE", "/sessions/a")).status == 404
+        assert (await world.request("GET", "/livez", PAGE)).status == 200
