@@ -18,7 +18,7 @@ import attrs
 
 from benchmarks.asking import opened_by, upgrade_request
 from benchmarks.command import part_parser, show_outcome
-from benchmarks.contestants import FRAMINGS, Contestant, cores, prepare, serving
+from benchmarks.contestants import FRAMINGS, Contestant, cores, prepare, start_all
 from benchmarks.outcome import Case, Figure, Options, Outcome
 from benchmarks.percentiles import in_ms
 from benchmarks.readers import http_request, text_frame
@@ -141,31 +141,43 @@ def compare(options: Options, framings: Sequence[str] = FRAMINGS) -> Outcome:
     cases = []
     try:
         with ExitStack() as stack:
-            servers = [
-                (one, stack.enter_context(serving(one, placed and placed[0]))[0]) for one in able
-            ]
+            servers = start_all(stack, able, placed and placed[0], missing)
             for framing in framings:
-                able_here = [(one, where) for one, where in servers if framing in one.framings]
-                cases.append(_case(able_here, framing, rounds, connections))
+                able_here = [(one, where) for one, where, _ in servers if framing in one.framings]
+                cases.append(_case(able_here, framing, rounds, connections, missing))
     finally:
         os.sched_setaffinity(0, allowed)
     return Outcome("connect", tuple(cases), (), missing)
 
 
 def _case(
-    servers: Sequence[tuple[Contestant, Address]], framing: str, rounds: int, connections: int
+    servers: Sequence[tuple[Contestant, Address]],
+    framing: str,
+    rounds: int,
+    connections: int,
+    missing: dict[str, str],
 ) -> Case:
+    name = f"{NAMES[framing]}, {CLIENTS} clients"
     taken: dict[str, list[Sitting]] = {contestant.name: [] for contestant, _ in servers}
     for number in range(-1, rounds):
         # Another order each time; the first round only warms.
         turn = number % len(servers)
         for contestant, address in (*servers[turn:], *servers[:turn]):
+            if contestant.name not in taken:
+                continue
             count = connections if number >= 0 else min(connections, WARM_CONNECTIONS)
-            sitting = measure(address, steps_of(contestant, framing), count)
+            try:
+                sitting = measure(address, steps_of(contestant, framing), count)
+            except (OSError, RuntimeError) as error:
+                if contestant.is_ours:
+                    raise
+                missing[f"{contestant.name} ({name})"] = f"{type(error).__name__}: {error}"
+                del taken[contestant.name]
+                continue
             if number >= 0:
                 taken[contestant.name].append(sitting)
     return Case(
-        f"{NAMES[framing]}, {CLIENTS} clients",
+        name,
         "connections/s",
         tuple(_figure(name, sittings) for name, sittings in taken.items()),
     )

@@ -8,8 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Literal
 
 import attrs
@@ -94,6 +94,7 @@ def _granian(python: str, port: int) -> list[str]:
         *(python, "-m", "granian", "benchmarks.peers.granian_app:app", "--port", str(port)),
         *("--interface", "rsgi", "--loop", "uvloop", "--http", "1", "--log-level", "warning"),
         *("--runtime-mode", "st"),  # all threads are on one core here: both modes are as fast
+        *("--backpressure", str(DESCRIPTORS)),  # requests at once; 1,024 by default
     ]
 
 
@@ -160,6 +161,24 @@ def cores() -> tuple[int, int] | None:
     """One core for the servers and one for the driver; None where there is only one."""
     allowed = sorted(os.sched_getaffinity(0))
     return (allowed[0], allowed[-1]) if len(allowed) > 1 else None
+
+
+def start_all(
+    stack: ExitStack, contestants: Iterable[Contestant], core: int | None, missing: dict[str, str]
+) -> list[tuple[Contestant, tuple[str, int], int]]:
+    """Start each, to be ended with ``stack``; a peer that does not start costs the others nothing.
+
+    Returns: of each its address and process id; why others are not there is noted in ``missing``.
+    """
+    servers = []
+    for contestant in contestants:
+        try:
+            servers.append((contestant, *stack.enter_context(serving(contestant, core))))
+        except RuntimeError as error:
+            if contestant.is_ours:
+                raise
+            missing[contestant.name] = str(error)
+    return servers
 
 
 @contextmanager

@@ -21,10 +21,10 @@ from typing import Final
 import attrs
 
 from benchmarks.crawl_ours import serving_ours
-from benchmarks.crawlers import PEERS, Crawl, ask, prepare, run_peer, spawned
+from benchmarks.crawlers import PEERS, Crawl, Peer, ask, prepare, run_peer, spawned
 from benchmarks.loop_delay import quantile
 from benchmarks.outcome import Case, Demand, Figure, Options, Outcome
-from benchmarks.site import NoNginx, Site, pages_of, serving_pages, shared_corpus
+from benchmarks.site import Site, pages_of, serving_pages, shared_corpus
 
 __all__ = ["ABOUT", "TITLE", "Sizes", "compare", "demands_of"]
 
@@ -84,7 +84,11 @@ class _Taken:
 
 
 def compare(options: Options, *, corpus: Path | None = None, peers: bool = True) -> Outcome:
-    """Run the comparison. ``corpus`` is a folder of pages, None for the one that is found."""
+    """Run the comparison. ``corpus`` is a folder of pages, None for the one that is found.
+
+    Raises:
+      NoNginx: what serves the pages is not installed.
+    """
     sizes = QUICK if options.quick else FULL
     if options.rounds is not None:
         sizes = attrs.evolve(sizes, rounds=options.rounds)
@@ -95,25 +99,17 @@ def compare(options: Options, *, corpus: Path | None = None, peers: bool = True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "site").mkdir()
-        try:
-            with serving_pages(pages, folder / "site") as site:
-                for number in range(sizes.rounds):
-                    _take_ours(site, folder, taken, sizes, number)
-                    for peer in [peer for peer in able if peer.name not in missing]:
-                        urls = site.urls(max(_FEWEST, int(sizes.pages * peer.share)), "peer")
-                        try:
-                            with _room(folder, "peer") as room:
-                                crawl = run_peer(
-                                    peer, urls, room, concurrency=_CONCURRENCY, processes=2
-                                )
-                        except RuntimeError as error:  # it costs the others nothing
-                            missing[peer.name] = str(error)
-                        else:
-                            taken.add(peer.name, crawl, len(urls))
-                scaling = _take_scaling(site, folder, sizes)
-                at_once = _take_concurrencies(site, folder, sizes)
-        except NoNginx as error:
-            return Outcome("crawl", (), missing={**missing, OURS: str(error)})
+        with serving_pages(pages, folder / "site") as site:
+            for number in range(sizes.rounds):
+                turns = [None, *able]
+                turn = number % len(turns)
+                for peer in (*turns[turn:], *turns[:turn]):
+                    if peer is None:
+                        _take_ours(site, folder, taken, sizes, number)
+                    elif peer.name not in missing:
+                        _take_peer(peer, site, folder, taken, sizes, missing)
+            scaling = _take_scaling(site, folder, sizes)
+            at_once = _take_concurrencies(site, folder, sizes)
     return Outcome(
         "crawl",
         _cases(taken, scaling, at_once, told),
@@ -126,6 +122,20 @@ def compare(options: Options, *, corpus: Path | None = None, peers: bool = True)
 def _room(folder: Path, name: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=name, dir=folder) as room:
         yield Path(room)
+
+
+def _take_peer(
+    peer: Peer, site: Site, folder: Path, taken: _Taken, sizes: Sizes, missing: dict[str, str]
+) -> None:
+    """One round of a peer; one that fails in any is left out of all, and costs the others none."""
+    urls = site.urls(max(_FEWEST, int(sizes.pages * peer.share)), "peer")
+    try:
+        with _room(folder, "peer") as room:
+            crawl = run_peer(peer, urls, room, concurrency=_CONCURRENCY, processes=2)
+        taken.add(peer.name, crawl, len(urls))
+    except RuntimeError as error:
+        missing[peer.name] = str(error)
+        taken.crawls.pop(peer.name, None)
 
 
 def _take_ours(site: Site, folder: Path, taken: _Taken, sizes: Sizes, number: int) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from benchmarks.command import alone
-from benchmarks.contestants import BARE, OURS, Contestant, cores, prepare, serving
+from benchmarks.contestants import BARE, OURS, Contestant, cores, prepare, start_all
 from benchmarks.outcome import Case, Demand, Options, Outcome
 from benchmarks.ratios import best_peer, ratio
 from benchmarks.readers import Measurement, Reader, http_request, measure
@@ -118,11 +118,8 @@ def compare(options: Options) -> Outcome:
     else:
         os.sched_setaffinity(0, {placed[1]})
     with ExitStack() as stack:
-        servers = [
-            (c, *stack.enter_context(serving(c, placed and placed[0])))
-            for c in (*able, BARE)
-            if "ndjson" in c.framings
-        ]
+        able = [one for one in (*able, BARE) if "ndjson" in one.framings]
+        servers = start_all(stack, able, placed and placed[0], missing)
         cases = [
             run_case(
                 servers,

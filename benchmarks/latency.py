@@ -8,11 +8,13 @@ The servers run on one core, the driver on another; they take turns, round by ro
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
+from typing import TypeVar
 
 import attrs
 
 from benchmarks.command import part_parser, show_outcome
-from benchmarks.contestants import Contestant, cores, serving
+from benchmarks.contestants import Contestant, cores, serving, start_all
 from benchmarks.first_bytes import first_byte_seconds, first_bytes, full_load
 from benchmarks.outcome import Case, Demand, Figure, Options, Outcome
 from benchmarks.paced_contestants import FRAMINGS, OURS, able_contestants
@@ -46,34 +48,50 @@ ASKED_FIRST_BYTE_P99_MS = 5.0
 Address = tuple[str, int]
 Measure = Callable[[Contestant, Address, str, int, float], list[float]]
 SHARED = "read by all"
+IDLE = "First byte, nothing else to do"
+NAMES = {"ndjson": "NDJSON", "websocket": "WebSocket"}
+T = TypeVar("T")
 MODES: dict[str, Measure] = {"streams of their own": measure_own, SHARED: measure_shared}
 
 
 @attrs.define
 class _Taken:
-    """What was measured of each contestant, round by round."""
+    """What was measured of each contestant in a case, round by round.
 
+    A peer that fails is left out of the case, and ``missing`` says why.
+    """
+
+    name: str
+    missing: dict[str, str]
     rounds: dict[str, list[list[float]]] = attrs.field(factory=dict)
+    _failed: set[str] = attrs.field(factory=set, init=False)
 
-    def add(self, contestant: Contestant, seconds: list[float]) -> None:
-        self.rounds.setdefault(contestant.name, []).append(seconds)
+    def take(self, contestant: Contestant, measure: Callable[[], list[float]]) -> None:
+        if contestant.name in self._failed:
+            return
+        try:
+            self.rounds.setdefault(contestant.name, []).append(measure())
+        except (OSError, RuntimeError) as error:
+            if contestant.is_ours:
+                raise
+            self._failed.add(contestant.name)
+            del self.rounds[contestant.name]
+            self.missing[f"{contestant.name} ({self.name})"] = f"{type(error).__name__}: {error}"
 
-    def case(self, name: str) -> Case:
+    def case(self) -> Case:
         figures = []
         for contestant, rounds in self.rounds.items():
             p99 = tuple(in_ms(seconds)["p99_ms"] for seconds in rounds)
             every = in_ms([one for seconds in rounds for one in seconds])
             figures.append(Figure(contestant, p99, every))
-        return Case(name, "ms, p99", tuple(figures), less_is_better=True)
+        return Case(self.name, "ms, p99", tuple(figures), less_is_better=True)
 
 
-def _turns(
-    servers: Sequence[tuple[Contestant, Address]], rounds: int
-) -> Iterator[tuple[Contestant, Address]]:
-    """Each server once a round, each round in another order."""
+def _turns(those: Sequence[T], rounds: int) -> Iterator[T]:
+    """Each once a round, each round in another order."""
     for number in range(rounds):
-        turn = number % len(servers)
-        yield from (*servers[turn:], *servers[:turn])
+        turn = number % len(those)
+        yield from (*those[turn:], *those[:turn])
 
 
 def compare(
@@ -90,50 +108,48 @@ def compare(
     try:
         with ExitStack() as stack:
             servers = [
-                (one, stack.enter_context(serving(one, placed and placed[0]))[0]) for one in able
+                (one, address)
+                for one, address, _ in start_all(stack, able, placed and placed[0], missing)
             ]
             for contestant, address in servers:
-                for _ in range(WARM_REQUESTS):
-                    first_byte_seconds(contestant, address)
+                _warm_up(contestant, address)
             for framing in framings:
                 for number in readers or (QUICK_READERS if options.quick else READERS):
                     for mode, measure in MODES.items():
-                        case = _paced_case(servers, framing, number, mode, measure, rounds, seconds)
-                        cases.append(case)
+                        taken = _Taken(f"{NAMES[framing]}, {number} readers, {mode}", missing)
+                        here = [one for one in servers if framing in one[0].framings]
+                        for contestant, address in _turns(here, rounds):
+                            measured = partial(
+                                measure, contestant, address, framing, number, seconds
+                            )
+                            taken.take(contestant, measured)
+                        cases.append(taken.case())
             requests = QUICK_REQUESTS if options.quick else REQUESTS
-            cases += _first_bytes(servers, rounds, requests)
+            taken = _Taken(IDLE, missing)
+            for contestant, address in _turns(servers, rounds):
+                taken.take(contestant, partial(first_bytes, contestant, address, requests))
+            cases.append(taken.case())
+        # Each on a server of its own: some go on with a stream that nobody reads any more.
+        taken = _Taken("First byte, beside a stream at full speed", missing)
+        for contestant in _turns([one for one, _ in servers], rounds):
+            core = placed and placed[0]
+            taken.take(contestant, partial(_beside_a_stream, contestant, core, requests))
+        cases.append(taken.case())
     finally:
         os.sched_setaffinity(0, allowed)
     return Outcome("latency", tuple(cases), tuple(demands(cases)), missing)
 
 
-def _paced_case(
-    servers: Sequence[tuple[Contestant, Address]],
-    framing: str,
-    readers: int,
-    mode: str,
-    measure: Measure,
-    rounds: int,
-    seconds: float,
-) -> Case:
-    taken = _Taken()
-    able = [(one, address) for one, address in servers if framing in one.framings]
-    for contestant, address in _turns(able, rounds):
-        taken.add(contestant, measure(contestant, address, framing, readers, seconds))
-    name = {"ndjson": "NDJSON", "websocket": "WebSocket"}[framing]
-    return taken.case(f"{name}, {readers} readers, {mode}")
+def _warm_up(contestant: Contestant, address: Address) -> None:
+    for _ in range(WARM_REQUESTS):
+        first_byte_seconds(contestant, address)
 
 
-def _first_bytes(
-    servers: Sequence[tuple[Contestant, Address]], rounds: int, requests: int
-) -> Iterator[Case]:
-    idle, loaded = _Taken(), _Taken()
-    for contestant, address in _turns(servers, rounds):
-        idle.add(contestant, first_bytes(contestant, address, requests))
+def _beside_a_stream(contestant: Contestant, core: int | None, requests: int) -> list[float]:
+    with serving(contestant, core) as (address, _):
+        _warm_up(contestant, address)
         with full_load(contestant, address):
-            loaded.add(contestant, first_bytes(contestant, address, requests))
-    yield idle.case("First byte, nothing else to do")
-    yield loaded.case("First byte, beside a stream at full speed")
+            return first_bytes(contestant, address, requests)
 
 
 def demands(cases: Sequence[Case]) -> Iterator[Demand]:
@@ -162,7 +178,7 @@ def demands(cases: Sequence[Case]) -> Iterator[Demand]:
                     min(ratios),
                     max(ratios),
                 )
-        elif "nothing else" in case.name:
+        elif case.name == IDLE:
             text = f"{case.name}: p99 at most {ASKED_FIRST_BYTE_P99_MS:g} ms"
             yield Demand(text, ASKED_FIRST_BYTE_P99_MS, mine.median, low, high, at_most=True)
 

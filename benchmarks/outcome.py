@@ -29,7 +29,8 @@ class Options:
 class Figure:
     """What one contestant did in one case: a number a round, in the case's unit.
 
-    ``details`` are further medians, with their units in their names: ``peak_mib``, ``p99_ms``.
+    ``details`` are further figures of all rounds together, with their units in their names:
+    ``peak_mib``, ``p99_ms``.
     """
 
     contestant: str

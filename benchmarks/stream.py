@@ -26,7 +26,7 @@ from benchmarks.contestants import (
     Contestant,
     cores,
     prepare,
-    serving,
+    start_all,
 )
 from benchmarks.outcome import Case, Demand, Options, Outcome
 from benchmarks.ratios import best_peer, ratio_demand, worst_against
@@ -195,10 +195,8 @@ def compare(options: Options, only: str = "") -> Outcome:
     else:
         os.sched_setaffinity(0, {placed[1]})
     with ExitStack() as stack:
-        servers = [
-            (c, *stack.enter_context(serving(c, placed and placed[0])))
-            for c in (OURS, TUNED, *able[1:], *LIMITS)
-        ]
+        all_of_them = (OURS, TUNED, *able[1:], *LIMITS)
+        servers = start_all(stack, all_of_them, placed and placed[0], missing)
         cases = {}
         for scenario in (one for one in scenarios(options) if only in one.name):
             # The tuned profile is of interest where the project promises something.

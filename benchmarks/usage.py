@@ -9,13 +9,21 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-__all__ = ["Peak", "cpu_seconds", "parse_stat", "touched_bytes", "tree_of", "watching_memory"]
+__all__ = [
+    "Peak",
+    "cpu_seconds",
+    "parse_stat",
+    "resident_bytes",
+    "touched_bytes",
+    "tree_of",
+    "watching_memory",
+]
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 SAMPLE_SECONDS: Final = 0.2
@@ -39,10 +47,24 @@ def parse_stat(text: str) -> Stat:
     return Stat(int(fields[1]), user + system, children_user + children_system)
 
 
-def touched_bytes(pid: int) -> int:
-    """Memory that the process has been given page by page so far, whether it still has it."""
-    fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-    return int(fields[7]) * os.sysconf("SC_PAGE_SIZE")
+def touched_bytes(root: int) -> int:
+    """Memory that a server's processes have been given page by page so far."""
+    return _summed(root, 7)
+
+
+def resident_bytes(root: int) -> int:
+    """Memory that a server's processes have now; granian's first only looks after its worker."""
+    return _summed(root, 21)
+
+
+def _summed(root: int, field: int) -> int:
+    """Pages by a field of ``/proc/PID/stat`` behind the name, of all alive, as bytes."""
+    pages = 0
+    for pid in tree_of([root], {pid: stat.parent for pid, stat in _stats().items()}):
+        with suppress(OSError):  # it has ended
+            text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+            pages += int(text.rpartition(")")[2].split()[field])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _stats() -> dict[int, Stat]:

@@ -89,13 +89,23 @@ const MAKERS = {
   20000: (index, total) => page(index, total, LONG_TEXT),
 };
 
+// A few events, built once for all streams of a case.
+const sharedByTotal = new Map();
+function sharedEvents(make, n) {
+  if (!sharedByTotal.has(n)) {
+    const length = Math.min(SHARED_EVENTS, n);
+    sharedByTotal.set(n, Array.from({ length }, (_, index) => make(index, n)));
+  }
+  return sharedByTotal.get(n);
+}
+
 function* events({ n, size = 1400, shared = false }) {
   const make = MAKERS[size];
   const head = { timestamp: new Date().toISOString(), request_id: REQUEST_ID, total_urls: n };
   yield { event: "metadata", ...head, id: `${EPOCH}-0` };
-  const few = shared ? Array.from({ length: SHARED_EVENTS }, (_, index) => make(index, n)) : null;
+  const few = shared ? sharedEvents(make, n) : null;
   for (let index = 0; index < n; index++) {
-    yield few ? few[index % SHARED_EVENTS] : make(index, n);
+    yield few ? few[index % few.length] : make(index, n);
   }
   yield { event: "summary", ...head, id: `${EPOCH}-${n + 1}`, successful: n, status: "completed" };
 }

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -108,12 +109,17 @@ MAKERS: dict[int, Maker] = {
 }
 
 
+@lru_cache
+def shared_events(make: Maker, total: int) -> list[dict[str, Any]]:
+    """A few events, built once for all streams of a case."""
+    return [make(index, total) for index in range(min(SHARED_EVENTS, total))]
+
+
 def built(asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The events between metadata and summary, as objects."""
     total, make = asked["n"], MAKERS[asked.get("size", MEDIUM)]
     if asked.get("shared"):
-        few = [make(index, total) for index in range(SHARED_EVENTS)]
-        return itertools.islice(itertools.cycle(few), total)
+        return itertools.islice(itertools.cycle(shared_events(make, total)), total)
     return (make(index, total) for index in range(total))
 
 

@@ -14,9 +14,9 @@ from benchmarks.results import read_record
 Compare = Callable[[Options], Outcome]
 
 
-def outcome(name: str, found: float) -> Outcome:
+def outcome(name: str, found: float, **missing: str) -> Outcome:
     case = Case("a case", "events/s", (Figure("eventmesh_trio", (found,)), Figure("x", (1.0,))))
-    return Outcome(name, (case,), (Demand("ours to x", 2.0, found),), {"y": "not there"})
+    return Outcome(name, (case,), (Demand("ours to x", 2.0, found),), missing)
 
 
 @pytest.fixture
@@ -46,11 +46,11 @@ def test_a_comparison_is_shown_and_kept(
     comparison: Callable[[str, Compare], None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    comparison("stream", lambda options: outcome("stream", 3.0))
+    comparison("stream", lambda options: outcome("stream", 3.0, y="not there"))
     assert command.main(["stream", "--rounds", "4"]) == 0
     record = read_record(folders / "full" / "stream.json")
     assert (record.title, record.options) == ("The stream", Options(rounds=4))
-    assert record.outcome == outcome("stream", 3.0)
+    assert record.outcome == outcome("stream", 3.0, y="not there")
     shown = capsys.readouterr().out
     for words in ("The stream", "a case", "3.00x", "met    ours to x", "missing: y: not there"):
         assert words in shown
@@ -74,6 +74,14 @@ def test_check_ends_with_1_where_a_demand_is_missed(
     comparison("stream", lambda options: outcome("stream", found))
     assert command.main(["stream", "--check"]) == status
     assert command.main(["stream"]) == 0
+
+
+def test_check_ends_with_1_where_a_peer_was_missing(
+    folders: Path, comparison: Callable[[str, Compare], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    comparison("stream", lambda options: outcome("stream", 3.0, y="not there"))
+    assert command.main(["stream", "--check"]) == 1
+    assert "not checked beside every peer, for some were missing: stream" in capsys.readouterr().out
 
 
 def test_a_comparison_that_fails_or_is_not_there_costs_the_others_nothing(

@@ -8,16 +8,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import attrs
 import msgspec
 import pytest
 
 from benchmarks import contestants, fanout, stream
 from benchmarks.bare import REQUEST_ID
-from benchmarks.contestants import BARE, ENCODING_BARE, NODE, OURS, PEERS, Contestant, serving
+from benchmarks.contestants import (
+    BARE,
+    ENCODING_BARE,
+    NODE,
+    OURS,
+    PEERS,
+    Contestant,
+    serving,
+    start_all,
+)
 from benchmarks.environment import ENVIRONMENT, NODE_MODULES, ROOT, importing
 from benchmarks.outcome import Options
 from benchmarks.readers import Reader, http_request
@@ -215,3 +226,15 @@ def test_a_quick_comparison_of_fan_out_gives_figures_and_demands(
         assert lossless is not None
         assert lossless.details["arrived"] == 1.0
     assert len(outcome.demands) == 2 + bool(who_is_here)
+
+
+def test_a_peer_that_does_not_start_costs_the_others_nothing() -> None:
+    absent = Contestant("x", lambda python, _: [python, "-c", ""], runtime="ours")
+    missing: dict[str, str] = {}
+    with ExitStack() as stack:
+        servers = start_all(stack, (absent, BARE), None, missing)
+        assert [contestant.name for contestant, _, _ in servers] == [BARE.name]
+        assert missing == {"x": "x did not start"}
+        broken = attrs.evolve(absent, is_ours=True)
+        with pytest.raises(RuntimeError, match="x did not start"):
+            start_all(stack, (broken,), None, missing)

@@ -2,17 +2,23 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from benchmarks import crawl
 from benchmarks.crawl import compare, demands_of
 from benchmarks.crawl_ours import count_results
-from benchmarks.crawlers import Crawl
+from benchmarks.crawlers import Crawl, Peer
 from benchmarks.loop_delay import quantile
 from benchmarks.outcome import Options
-from benchmarks.site import MAX_BYTES, MIN_BYTES, Site, made_pages
-from benchmarks.usage import Peak, parse_stat, tree_of
+from benchmarks.site import MAX_BYTES, MIN_BYTES, NoNginx, Site, made_pages
+from benchmarks.usage import Peak, parse_stat, resident_bytes, touched_bytes, tree_of
+from tests.helpers.clock import wait_until
+from tests.helpers.programs import require_program
 
 
 def a_crawl(rate: float, per_cpu_second: float, mib: float, largest: float | None = None) -> Crawl:
@@ -34,6 +40,15 @@ def test_a_name_with_spaces_and_parentheses_does_not_shift_the_fields_of_a_proce
     numbers = " ".join(map(str, range(4, 60)))
     stat = parse_stat(f"17 (a (b) c) S {numbers}")
     assert (stat.parent, stat.own_ticks, stat.children_ticks) == (4, 14 + 15, 16 + 17)
+
+
+def test_the_memory_of_a_server_is_that_of_all_its_processes() -> None:
+    worker = "held = bytearray(b'x') * (64 << 20); input()"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
+        for measured in (resident_bytes, touched_bytes):
+            wait_until(lambda: measured(process.pid) > 64 << 20, 10, "the worker's memory")  # noqa: B023
+        process.communicate(b"\n")
 
 
 def test_the_tree_of_a_process_has_its_grandchildren_and_no_strangers() -> None:
@@ -125,20 +140,42 @@ def test_demands_compare_medians_and_tell_the_spread_of_the_rounds() -> None:
     assert not any("Crawl4AI" in text for text in found)
 
 
-def test_without_nginx_the_outcome_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nginx_nothing_is_measured_and_it_is_said_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
-    outcome = compare(Options(quick=True), peers=False)
-    assert not outcome.cases
-    assert outcome.missing == {
-        "eventmesh_trio": "nginx is not installed: apt-get install -y nginx-light"
-    }
+    with pytest.raises(NoNginx, match="nginx is not installed: apt-get install -y nginx-light"):
+        compare(Options(quick=True), peers=False)
+
+
+@pytest.mark.parametrize("failing", ["fails", "brings too little"])
+def test_a_peer_that_fails_in_a_later_round_is_left_out_of_all(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = Peer("x", "peers.x", (), ())
+    missing: dict[str, str] = {}
+    taken = crawl._Taken()
+    site = Site("http://site.example", ["a"])
+
+    def run_peer(_: Peer, urls: Sequence[str], *__: object, **___: object) -> Crawl:
+        if taken.crawls and failing == "fails":
+            raise RuntimeError("it fails")
+        brought = len(urls) - bool(taken.crawls)
+        return Crawl(brought, 1.0, 1.0, 0.0, Peak())
+
+    monkeypatch.setattr(crawl, "run_peer", run_peer)
+    sizes = crawl.Sizes(pages=20, scaling=1, at_once=1, rounds=2)
+    crawl._take_peer(peer, site, tmp_path, taken, sizes, missing)
+    assert (list(taken.crawls), missing) == (["x"], {})
+    crawl._take_peer(peer, site, tmp_path, taken, sizes, missing)
+    reason = "it fails" if failing == "fails" else "x brought 19 of 20 pages"
+    assert (taken.crawls, missing) == ({}, {"x": reason})
 
 
 @pytest.mark.slow
 def test_a_quick_run_of_ours_alone_has_all_its_cases() -> None:
+    require_program("nginx", "apt-get install -y nginx-light")
     outcome = compare(Options(quick=True), peers=False)
-    if outcome.missing:
-        pytest.skip(next(iter(outcome.missing.values())))
     assert [len(case.figures) for case in outcome.cases] == [2, 2, 1, 3, 5, 2]
     assert all(figure.median > 0 for case in outcome.cases for figure in case.figures)
     assert all(figure.details["cpu_ms_per_page"] > 0 for figure in outcome.cases[0].figures)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.contestants import serving
+from benchmarks import latency
+from benchmarks.contestants import Contestant, serving
 from benchmarks.first_bytes import first_bytes
 from benchmarks.latency import MODES, SHARED, Measure, demands
 from benchmarks.outcome import Case, Figure
@@ -111,3 +112,20 @@ def test_of_first_bytes_only_those_without_load_have_a_bound_and_of_readers_only
     ]
     (only,) = demands(cases)
     assert (only.asked, only.is_met) == (5.0, False)
+
+
+def test_a_peer_that_fails_in_a_later_round_is_left_out_of_its_case_alone() -> None:
+    missing: dict[str, str] = {}
+    taken = latency._Taken("a case", missing)
+    peer = Contestant("x", lambda *_: [])
+
+    def fail() -> list[float]:
+        raise OSError("it is gone")
+
+    for measured in (lambda: [0.1], fail, lambda: [0.1]):
+        taken.take(peer, measured)
+    taken.take(OURS, lambda: [0.2])
+    assert [figure.contestant for figure in taken.case().figures] == [OURS.name]
+    assert missing == {"x (a case)": "OSError: it is gone"}
+    with pytest.raises(OSError, match="it is gone"):
+        taken.take(OURS, fail)
