@@ -59,6 +59,14 @@ def make_app(
     return app
 
 
+def _in_trio() -> bool:
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
+
+
 async def _lifespan(config: Config | None, scope: Scope, receive: Receive, send: Send) -> None:
     await receive()  # lifespan.startup
     if not structlog.is_configured():  # what an embedder has chosen stands
@@ -67,6 +75,11 @@ async def _lifespan(config: Config | None, scope: Scope, receive: Receive, send:
     try:
         if "state" not in scope:
             raise EventMeshError("this server gives no lifespan state; use hypercorn 0.17 or newer")
+        if not _in_trio():
+            raise ConfigError(
+                'this is no trio worker, and no other can run it: set worker_class = "trio" (or -k '
+                "trio)"
+            )
         if (workers := hypercorn.workers()) > 1:
             raise ConfigError(
                 f"hypercorn runs {workers} workers, but sessions live in the memory of one: a "

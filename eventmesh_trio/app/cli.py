@@ -30,6 +30,7 @@ from eventmesh_trio.app.options import (
     store_option,
     with_user_store,
 )
+from eventmesh_trio.app.output import drop_output, unwritable
 from eventmesh_trio.errors import EventMeshError, ValidationError, leaves
 from eventmesh_trio.wire.requests import parse_crawl_request, parse_deepsearch_request
 
@@ -42,8 +43,19 @@ _STDERR: Final = 2
 class _Group(click.Group):
     """A group whose commands end quietly on Ctrl-C, where they do not take the signal themselves.
 
-    Click says "Aborted!" and exits with 1, which is the code of a crawl with failed URLs.
+    Click says "Aborted!" and exits with 1, which is the code of a crawl with failed URLs. What
+    cannot be written is one line; `click` catches only a pipe that was left.
     """
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:
+            if error.filename is not None:  # no output of ours
+                raise
+            drop_output()
+            click.echo(f"Error: {unwritable(error)}", err=True)
+            sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
         interrupted = False
@@ -139,8 +151,14 @@ def serve(
     try:
         code = trio.run(partial(run_server, config, ssl_context=ssl_context))
     except* (EventMeshError, OSError) as group:
-        raise click.ClickException("; ".join(map(str, leaves(group)))) from None
+        raise click.ClickException("; ".join(map(_reason, leaves(group)))) from None
     sys.exit(code)
+
+
+def _reason(error: BaseException) -> str:
+    """Without the number where the words say it all."""
+    bare = isinstance(error, OSError) and error.filename is None
+    return str(getattr(error, "strerror", None) or error) if bare else str(error)
 
 
 def _tls(certificate: str | None, key: str | None) -> Any:

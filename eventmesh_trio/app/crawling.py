@@ -11,12 +11,14 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import attrs
 import click
 import trio
 from msgspec import UNSET
 
 from eventmesh_trio.app.config import Config
 from eventmesh_trio.app.lifespan import open_mesh
+from eventmesh_trio.app.output import drop_output, unwritable
 from eventmesh_trio.app.progress import ProgressBar
 from eventmesh_trio.client.client import open_client
 from eventmesh_trio.errors import (
@@ -31,6 +33,7 @@ from eventmesh_trio.errors import (
 )
 from eventmesh_trio.wire.encoders import HTTPEncoder
 from eventmesh_trio.wire.events import (
+    ErrorInfo,
     Event,
     Result,
     SearchHit,
@@ -121,22 +124,22 @@ async def _write_run(
     try:
         file = _open_output(output)
     except OSError as error:
-        click.echo(f"eventmesh: cannot write to {output or 'stdout'}: {error.strerror}", err=True)
+        click.echo(f"eventmesh: {unwritable(error, output)}", err=True)
         return WRONG_USAGE
     try:
         with file:
-            code = await _follow(opening, _RENDERERS[style], file, total)
+            code = await _follow(opening, _STYLES[style], file, total)
     except* BrokenPipeError:
-        # ``| head`` has what it wanted. Nothing may be flushed to the pipe at exit.
-        if sys.stdout is not None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()  # ``| head`` has what it wanted
         code = PIPE_CLOSED
     except* EventMeshError as group:
         failure = next(leaves(group))
         click.echo(f"eventmesh: {failure}", err=True)
         code = _code_of(failure, server)
     except* OSError as group:  # the output's, as when the disk is full
-        click.echo(f"eventmesh: {next(leaves(group))}", err=True)
+        failure = next(leaves(group))
+        assert isinstance(failure, OSError)
+        click.echo(f"eventmesh: {unwritable(failure, output)}", err=True)
         code = SOME_FAILED
     return code
 
@@ -189,7 +192,7 @@ async def _search_there(
 
 async def _follow(
     opening: AbstractAsyncContextManager[Crawl],
-    render: Callable[[Event], bytes],
+    style: "_Style",
     file: RawIOBase,
     total: int,
 ) -> int:
@@ -220,7 +223,9 @@ async def _follow(
                             if isinstance(event, UnknownEvent):
                                 continue
                             bar.show(event)
-                            if data := render(event):
+                            if not style.has_failures and (words := _failure_of(event)):
+                                bar.say(words)
+                            if data := style.render(event):
                                 # In a thread: a pager that nobody scrolls must not hold up Ctrl-C.
                                 await trio.to_thread.run_sync(
                                     _write, file, data, abandon_on_cancel=True
@@ -284,7 +289,23 @@ def _hit_as_markdown(hit: SearchHit) -> str:
     return f"{hit.rank}. <{hit.url}> {hit.search_title}\n   {hit.search_snippet}\n\n"
 
 
-_RENDERERS: Final[dict[str, Callable[[Event], bytes]]] = {
-    "ndjson": _LINES.encode,
-    "markdown": _render_markdown,
+def _failure_of(event: Event) -> str | None:
+    """What is said of a URL that failed, where the output has no place for it."""
+    error = event.error if isinstance(event, Result | SearchResult) else None
+    if not isinstance(event, Result | SearchResult) or not isinstance(error, ErrorInfo):
+        return None
+    return f"eventmesh: {event.url}: {error.type}: {error.message}"
+
+
+@attrs.frozen
+class _Style:
+    """A format of the output; ``has_failures``: it tells of URLs that failed, too."""
+
+    render: Callable[[Event], bytes]
+    has_failures: bool
+
+
+_STYLES: Final[dict[str, _Style]] = {
+    "ndjson": _Style(_LINES.encode, has_failures=True),
+    "markdown": _Style(_render_markdown, has_failures=False),
 }

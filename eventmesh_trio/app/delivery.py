@@ -50,7 +50,9 @@ async def deliver(
             await _write_batches(subscriber, exchange, preamble, coder, first_byte)
             before_end()
             if coder is not None:
-                await exchange.send_some(coder.end())
+                tail, started = coder.end(), trio.current_time()
+                await exchange.send_some(tail)
+                subscriber.sent(0, len(tail), trio.current_time() - started)
             await exchange.end_response()
             finished = True
         except StreamingError as error:

@@ -25,6 +25,7 @@ from eventmesh_trio.app.options import (
     store_option,
     with_user_store,
 )
+from eventmesh_trio.app.output import drop_output, unwritable
 from eventmesh_trio.errors import ConfigError, EventMeshError, ValidationError, leaves
 from eventmesh_trio.wire.requests import CrawlRequest, parse_crawl_request
 
@@ -120,11 +121,11 @@ def explain(
     try:
         _write(explanation, as_json=as_json)
     except BrokenPipeError:  # ``| head`` has what it wanted
-        _drop_output()
+        drop_output()
         sys.exit(PIPE_CLOSED)
     except OSError as error:  # as when the disk is full
-        _drop_output()
-        raise click.ClickException(f"cannot write to stdout: {error.strerror}") from None
+        drop_output()
+        raise click.ClickException(unwritable(error)) from None
     sys.exit(0 if explanation.outcome.error is None else WOULD_FAIL)
 
 
@@ -138,12 +139,6 @@ def _without_new_store(config: "Config") -> tuple["Config", str | None]:
         return config, None
     cache = attrs.evolve(config.cache, store="memory:")
     return attrs.evolve(config, cache=cache), f"there is no file {path}"
-
-
-def _drop_output() -> None:
-    """Let nothing be flushed at exit to an output that takes nothing."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 async def _explain(config: "Config", request: CrawlRequest) -> "Explanation":

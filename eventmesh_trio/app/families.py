@@ -152,7 +152,10 @@ def fetcher_families(fetcher: FetcherStatistics) -> Iterator[Metric]:
             fetcher.stale_retries,
         ),
         crawl_connections=("Connections ever made to origins.", fetcher.connections_made),
-        crawl_requests=("Requests to origins, robots.txt included.", fetcher.requests),
+        crawl_requests=(
+            "Requests to origins, robots.txt and those that reached none included.",
+            fetcher.requests,
+        ),
     )
 
 

@@ -185,10 +185,20 @@ def _from_environ(environ: Mapping[str, str], problems: list[str]) -> Iterator[_
                 problems.append(f"{name}: there is no setting {path}{hint}")
             else:
                 yield _Said(path, value, name)
-        elif rest not in _NO_SETTINGS and (near := _nearest(_spelled(rest), _SAME, _spelled)):
-            # Others may have variables of our prefix (Kubernetes gives a pod the EVENTMESH_PORT of
-            # a service named eventmesh), so only what is nearly the name of a setting is a mistake.
-            problems.append(f"{name}: there is no such variable; did you mean {near.environment}?")
+        elif rest not in _NO_SETTINGS and (meant := _variable_like(rest)) is not None:
+            problems.append(f"{name}: there is no such variable; did you mean {meant}?")
+
+
+def _variable_like(rest: str) -> str | None:
+    """The variable of ours that one without a table must be meant for.
+
+    Others may have variables of our prefix (Kubernetes gives a pod the EVENTMESH_PORT of a service
+    named eventmesh), so only what is nearly the name of one of ours is a mistake.
+    """
+    if close := difflib.get_close_matches(rest, _NO_SETTINGS, 1, _SAME):
+        return ENVIRONMENT_PREFIX + close[0]
+    near = _nearest(_spelled(rest), _SAME, _spelled)
+    return near.environment if near else None
 
 
 def _from_assignments(assignments: Iterable[str], problems: list[str]) -> Iterator[_Said]:

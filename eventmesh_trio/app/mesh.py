@@ -15,7 +15,7 @@ from eventmesh_trio.app.config import Config
 from eventmesh_trio.app.embedded import EmbeddedStream, embedded_spec
 from eventmesh_trio.app.health import health, stats
 from eventmesh_trio.app.observability import Metrics
-from eventmesh_trio.errors import OverloadedError, StreamingError, bare
+from eventmesh_trio.errors import StreamingError, bare
 from eventmesh_trio.mesh.flow import Track
 from eventmesh_trio.mesh.global_metrics import GlobalStreamingMetrics
 from eventmesh_trio.mesh.hub import Hub
@@ -68,6 +68,7 @@ class Mesh:
             self.config.server.trusted_proxies,
             self.metrics.refusal,
         )
+        self.hub.on_refusal = self.metrics.refusal
 
     # --- Runs -------------------------------------------------------------------------------
 
@@ -169,20 +170,16 @@ class Mesh:
         idempotency_key: str | None,
         fingerprint: str | None,
     ) -> tuple[Run, Subscriber | None]:
-        try:
-            return self.hub.start_run(
-                session,
-                job,
-                request_id=request_id,
-                timeout_seconds=options.run_timeout_seconds,
-                reader=reader,
-                held_capacity=self.config.stream.buffer.default_events,
-                idempotency_key=idempotency_key,
-                fingerprint=fingerprint,
-            )
-        except OverloadedError:
-            self.metrics.refusal("runs")
-            raise
+        return self.hub.start_run(
+            session,
+            job,
+            request_id=request_id,
+            timeout_seconds=options.run_timeout_seconds,
+            reader=reader,
+            held_capacity=self.config.stream.buffer.default_events,
+            idempotency_key=idempotency_key,
+            fingerprint=fingerprint,
+        )
 
     @asynccontextmanager
     async def crawl(self, urls: Sequence[str], **options: Any) -> AsyncIterator[EmbeddedStream]:

@@ -73,7 +73,10 @@ _OTHER: Final = "other"
 OUTCOMES: Final = ("ok", "cached", InternalError.type, *_types(PageError), _OTHER)
 EVICTIONS: Final = (BackpressureExceeded.type, BufferOverflow.type, SubscriberLagged.type, _OTHER)
 WRITTEN: Final[tuple[StreamProtocol, ...]] = ("ndjson", "sse", "websocket")
-REFUSALS: Final = ("draining", "streams", "runs", "address", _OTHER)
+REFUSALS: Final = (
+    *("draining", "streams", "address"),  # `Admission.on_refusal`
+    *("sessions", "session_runs", "runs", "memory", _OTHER),  # `Hub.on_refusal`
+)
 
 
 class Metrics:
@@ -113,7 +116,7 @@ class Metrics:
         )
         self._refusals = _labelled_counters(
             "streaming_refusals",
-            "Streams and runs that were refused, by the reason.",
+            "Streams, sessions and runs that were refused, by the reason.",
             "reason",
             REFUSALS,
             registry,
@@ -134,7 +137,7 @@ class Metrics:
         )
         self._renders = _labelled_counters(
             "crawl_renders",
-            "Pages that a browser was to render, by what came of it.",
+            "Attempts at rendering a page, by what came of it.",
             "outcome",
             (*get_args(RenderOutcome), _OTHER),
             registry,

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from math import inf
 from typing import Final, Protocol
 
@@ -96,7 +97,7 @@ class Census:
         self._on_change = on_change
         self._started_at = now
         self._bucket_seconds = window_seconds / _BUCKETS
-        self._buckets: deque[_Bucket] = deque([_Bucket(now)], maxlen=_BUCKETS)
+        self._buckets: deque[_Bucket] = deque([_Bucket(now)], maxlen=_BUCKETS + 1)
         self._streams: dict[Counted, float] = {}  # attached reader -> since when
         self._protocols: defaultdict[StreamProtocol, _Protocol] = defaultdict(_Protocol)
         self._ended_runs: Counter[RunStatus] = Counter()
@@ -324,9 +325,15 @@ class Census:
 
     def _throughput(self) -> float:
         # Not by the age of the oldest bucket: after a silence that is the one just begun.
-        age = trio.current_time() - self._started_at
-        seconds = max(_LEAST_RATED_SECONDS, min(age, self._bucket_seconds * _BUCKETS))
-        return sum(bucket.sent for bucket in self._recent()) / seconds
+        newest, now = self._bucket(), trio.current_time()
+        window = self._bucket_seconds * _BUCKETS
+        seconds = max(_LEAST_RATED_SECONDS, min(now - self._started_at, window))
+        sent = float(newest.sent)
+        for bucket in islice(self._buckets, len(self._buckets) - 1):
+            # Of one that ends in the window, and did not begin in it, the share that lies in it.
+            in_window = bucket.begun + self._bucket_seconds - (now - window)
+            sent += bucket.sent * min(1.0, max(0.0, in_window / self._bucket_seconds))
+        return sent / seconds
 
     def _process_state(self) -> tuple[int, float]:
         """Resident bytes, and the load average over a minute; read at most once a second."""

@@ -4,7 +4,7 @@ The janitor waits for time on behalf of sessions: it cancels runs that lingered 
 reader, and forgets sessions that were kept long enough for replay. For readers `Alarms` does.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from math import inf
 from types import MappingProxyType
@@ -58,6 +58,10 @@ async def open_hub(limits: MeshLimits | None = None) -> AsyncIterator["Hub"]:
             hub.observers.close()  # only now has every run told of its end
 
 
+def _ignore(_: str) -> None:
+    pass
+
+
 class Hub:
     """The sessions of one server. Made by `open_hub`, whose nursery it gives to runs."""
 
@@ -67,6 +71,9 @@ class Hub:
         self.observers = Observers(self._live_runs)
         self.budget = MemoryBudget(limits.max_total_bytes, self._relieve)
         self.alarms = Alarms()
+        self.on_refusal: Callable[[str], None] = _ignore
+        """Called with the reason of each refusal: ``draining``, ``sessions``, ``session_runs``,
+        ``runs`` or ``memory``."""
         self._nursery = nursery
         self._sessions: dict[str, Session] = {}
         self._live: dict[Run, Session] = {}
@@ -107,9 +114,7 @@ class Hub:
         while len(self._sessions) >= self.limits.max_sessions:
             oldest = next(iter(self._resting), None)
             if oldest is None:
-                raise OverloadedError(
-                    "the server has as many sessions as it may", retry_after_seconds=_RETRY_SECONDS
-                )
+                raise self._full("sessions", "the server has as many sessions as it may")
             self._forget(oldest)
         chosen = session_id is not None
         session = Session(session_id or new_identifier("session"), chosen=chosen, keeper=self)
@@ -164,20 +169,17 @@ class Hub:
                 f"a run {request_id} is live in this session", context={"request_id": request_id}
             )
         if len(session.live_runs) >= self.limits.max_runs_per_session:
+            self.on_refusal("session_runs")
             raise RateLimited(
                 f"the session has {self.limits.max_runs_per_session} live runs",
                 retry_after_seconds=_RETRY_SECONDS,
             )
         if len(self._live) >= self.limits.max_runs:
-            raise OverloadedError(
-                f"the server has {self.limits.max_runs} live runs, as many as it may",
-                retry_after_seconds=_RETRY_SECONDS,
+            raise self._full(
+                "runs", f"the server has {self.limits.max_runs} live runs, as many as it may"
             )
         if self.budget.exceeded:
-            raise OverloadedError(
-                "the server has no memory left for another stream",
-                retry_after_seconds=_RETRY_SECONDS,
-            )
+            raise self._full("memory", "the server has no memory left for another stream")
         if reader is not None and reader.request_id not in (None, request_id):
             raise ValueError(f"the run's first reader follows another run: {reader.request_id}")
         run = Run(
@@ -238,7 +240,11 @@ class Hub:
 
     def _refuse_draining(self) -> None:
         if self._draining is not None:
-            raise OverloadedError("the server is shutting down", retry_after_seconds=_RETRY_SECONDS)
+            raise self._full("draining", "the server is shutting down")
+
+    def _full(self, reason: str, message: str) -> OverloadedError:
+        self.on_refusal(reason)
+        return OverloadedError(message, retry_after_seconds=_RETRY_SECONDS)
 
     def _run_ended(self, run: Run, closing: Sequence[Event]) -> None:
         session = self._live.pop(run)

@@ -197,7 +197,7 @@ class CrawlJob:
         self, status: RunStatus, reason: str | None, error: EventMeshError | None
     ) -> Sequence[Event]:
         """A run ``error`` where there is one, then ``summary``. Once, when the run is over."""
-        self._meter.settled(CancelledByClient.type, self._frontier.waiting)
+        self._meter.settled(CancelledByClient.type, self._frontier.untouched)
         timestamp = self._timestamp()
         summary = summary_event(
             self._tally,
@@ -311,11 +311,12 @@ class CrawlJob:
             publisher.publish(event)
             self._frontier.settle(errand)
             self._tally.add(page)
+            if index == errand.first:  # what stands twice in a request is one page
+                self._meter.settled(outcome.name)
             publisher.touch()
             if not errand.spellings:
                 break
         del self._in_hand[errand.first]
-        self._meter.settled(outcome.name)
 
     async def _wait_room(self, publisher: Publisher) -> None:
         """Wait for our readers; and let no other run wait for them."""

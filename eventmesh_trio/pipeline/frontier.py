@@ -8,7 +8,7 @@ but `lease` is synchronous, and nothing here knows what an errand brings home.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 import attrs
@@ -76,9 +76,10 @@ class Frontier:
         return self._settled
 
     @property
-    def waiting(self) -> int:
-        """Errands that are not settled whole."""
-        return len(self._queue) + len(self._leased)
+    def untouched(self) -> int:
+        """Errands of which no index is settled."""
+        errands = chain(self._queue, self._leased.values())
+        return sum(errand.first in errand.spellings for errand in errands)
 
     async def lease(self) -> Errand:
         """Take the next errand; wait while all are leased, for one may come back.

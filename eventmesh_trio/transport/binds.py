@@ -107,22 +107,29 @@ async def open_listeners(
     """Listen on every address; a host name on all that it stands for. All or none.
 
     Raises:
-      OSError: an address cannot be bound.
+      OSError: an address cannot be bound; ``strerror`` names it.
     """
     listeners: list[Listener] = []
     try:
         for bind in binds:
-            if bind.path is not None:
-                async with _turn_in(Path(bind.path).parent):
-                    listeners.append(_open_unix(bind.path, ssl_context))
-                continue
-            found = await trio.open_tcp_listeners(bind.port, host=bind.host, backlog=_BACKLOG)
-            listeners += [Listener(tcp.socket, ssl_context) for tcp in found]
+            try:
+                listeners += await _listen(bind, ssl_context)
+            except OSError as error:
+                reason = f"cannot listen on {bind}: {error.strerror or error}"
+                raise OSError(error.errno, reason) from error
     except BaseException:
         for listener in listeners:
             listener.close()
         raise
     return listeners
+
+
+async def _listen(bind: Bind, ssl_context: ssl.SSLContext | None) -> list[Listener]:
+    if bind.path is not None:
+        async with _turn_in(Path(bind.path).parent):
+            return [_open_unix(bind.path, ssl_context)]
+    found = await trio.open_tcp_listeners(bind.port, host=bind.host, backlog=_BACKLOG)
+    return [Listener(tcp.socket, ssl_context) for tcp in found]
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """The ASGI application's start: who configures the log, and what is refused under hypercorn."""
 
+import asyncio
 import copy
 import json
 import logging
@@ -142,3 +143,18 @@ async def test_a_mesh_that_cannot_open_is_told_to_the_server_with_the_reason() -
     (answer,) = told
     assert answer["type"] == "lifespan.startup.failed"
     assert "/no/such/browser" in answer["message"]
+
+
+def test_a_worker_that_is_not_trios_is_refused_by_its_name() -> None:
+    told: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: dict[str, Any]) -> None:
+        told.append(message)
+
+    asyncio.run(make_app(Config())({"type": "lifespan", "state": {}}, receive, send))
+    (answer,) = told
+    assert answer["type"] == "lifespan.startup.failed"
+    assert "-k trio" in answer["message"]

@@ -413,3 +413,40 @@ def test_ctrl_c_before_the_crawl_has_begun_is_quiet(tmp_path: Path):
             process.send_signal(signal.SIGINT)
             written, errors = process.communicate(timeout=20)
     assert (process.returncode, written, errors.strip()) == (130, "", "")
+
+
+def test_markdown_has_no_place_for_a_url_that_failed_so_stderr_tells_of_it(origin: Origin):
+    missing = origin.url("/status/404")
+    done = run("crawl", *ALLOW, "--format", "markdown", origin.url("/page/1"), missing)
+    assert (done.returncode, done.stdout.count("<!-- ")) == (1, 1)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"eventmesh: {missing}: http_error: ")
+    assert "404" in line
+
+
+@pytest.mark.parametrize(
+    "command", ["config show", "config docs --format json", "--help", "--version", "serve --help"]
+)
+def test_whatever_cannot_be_written_is_exit_code_1_and_one_clear_line(command: str):
+    done = in_shell(f"{command} >/dev/full")
+    reason = "cannot write to stdout: No space left on device"
+    assert (done.returncode, done.stderr) == (1, f"Error: {reason}\n")
+
+
+def test_a_crawl_whose_output_is_full_names_the_output(origin: Origin):
+    done = run("crawl", *ALLOW, "-o", "/dev/full", origin.url("/page/1"))
+    reason = "cannot write to /dev/full: No space left on device"
+    assert (done.returncode, done.stderr) == (1, f"eventmesh: {reason}\n")
+
+
+def test_an_address_that_cannot_be_listened_on_is_named(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("serve", "--bind", "127.0.0.1:0", "--bind", f"127.0.0.1:{port}")
+    assert done.returncode == 1
+    reason = f"cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert done.stderr == f"Error: {reason}\n"
+    path = tmp_path / "nowhere" / "socket"
+    done = run("serve", "--bind", f"unix:{path}")
+    reason = f"cannot listen on unix:{path}: No such file or directory"
+    assert (done.returncode, done.stderr) == (1, f"Error: {reason}\n")

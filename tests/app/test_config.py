@@ -294,6 +294,8 @@ def test_what_cannot_be_is_refused_with_the_name_of_the_setting(assignment: str,
     ("name", "said"),
     [
         ("EVENTMESH_MESH__LINGER", "did you mean EVENTMESH_MESH__LINGER_SECONDS"),
+        ("EVENTMESH_PROFIL", "did you mean EVENTMESH_PROFILE"),
+        ("EVENTMESH_CONFIGS", "did you mean EVENTMESH_CONFIG"),
         ("EVENTMESH_STREAM__BUFER__MAX_SIZE", "did you mean EVENTMESH_STREAM__BUFFER__MAX_SIZE"),
         ("EVENTMESH_STREAM_BUFFER_MAX_SIZE", "did you mean EVENTMESH_STREAM__BUFFER__MAX_SIZE"),
         ("EVENTMESH_MESH_LINGER_SECOND", "did you mean EVENTMESH_MESH__LINGER_SECONDS"),

@@ -174,6 +174,17 @@ async def test_throughput_is_of_the_recent_window(autojump_clock: object) -> Non
     assert census.snapshot().throughput_events_per_sec == 0
 
 
+async def test_a_steady_flow_has_a_steady_throughput(autojump_clock: object) -> None:
+    census = Census(60)
+    found = []
+    for tick in range(3000):
+        await trio.sleep(0.1)
+        census.sent("ndjson", 10, 100)
+        if tick > 20:
+            found.append(census.snapshot().throughput_events_per_sec)
+    assert (min(found), max(found)) == (pytest.approx(100, rel=0.01),) * 2
+
+
 async def test_a_write_after_a_silence_is_no_burst(autojump_clock: object) -> None:
     census = Census()
     census.sent("ndjson", 5, 100)

@@ -112,6 +112,25 @@ async def test_what_a_run_leaves_when_it_is_cancelled_is_settled_as_cancelled() 
     assert set(meter.outcomes) == {"ok", "cancelled"}
 
 
+async def test_a_page_is_settled_by_its_first_result_though_more_were_asked_for() -> None:
+    used, meter = ports()
+    job = CrawlJob(
+        CrawlRequest(urls=["http://e.org/a"] * 50), session_id="s", request_id="r", ports=used
+    )
+    publisher = RecordingPublisher()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(job.work, publisher)
+            while not meter.outcomes:
+                await trio.lowlevel.checkpoint()
+            publisher.take_room()
+            await wait_all_tasks_blocked()
+            scope.cancel()
+    assert 1 <= job.counts.successful < 50
+    job.closing("cancelled", "client", None)
+    assert meter.outcomes == ["ok"]
+
+
 async def test_a_page_that_cannot_be_read_is_told_as_such() -> None:
     used, meter = ports(extractor=FakeExtractor(answer=lambda _: ParseFailure("too deep")))
     await crawl(used, "http://e.org/a")
