@@ -101,7 +101,6 @@ async def test_the_pages_of_cors_origins_are_answered_and_no_others(autojump_clo
         assert ALLOWED not in answer.fields
 
 
-@shows("server.cors_origins")
 @pytest.mark.parametrize(
     ("origin", "status"),
     [
